@@ -1,0 +1,1 @@
+"""The way in: bytes and text become a Machine."""

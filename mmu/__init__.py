@@ -1,0 +1,1 @@
+"""The machine: physical memory, translation regimes, walks, table editing."""

@@ -1,0 +1,1 @@
+"""Linux's reverse-map accounting, driven by page-table entry changes."""
