@@ -111,7 +111,7 @@ class Fault:
     """A walk that ended in a fault.
 
     `name` is the architecture's (`#PF`, `#GP`, `Translation fault` ...) and `code` its code: the #PF error code on
-    x86, the fault status code (FSC) on arm64. `syndrome` holds the other register values (CR2; ISS, ISS2, FAR, HPFAR ...).
+    x86, the fault status code (FSC) on arm64. `syndrome` holds the other register values (CR2; ISS, FAR, HPFAR ...).
     `level`, `entry_pa`, `entry` and `bit` say which bit of which entry or register is to blame, `rule` and `source` by
     which rule; `also` lists the rules that would have failed next, had this one passed.
     """
