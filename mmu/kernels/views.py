@@ -1,0 +1,386 @@
+"""Physical memory as the kernels see it: one NamedTuple of scalars and arrays, and `load`/`store` on it.
+
+- `FlatView`: one run of bytes in one host buffer; a bounds check and an add.
+- `ChunkView`: any number of banks anywhere in the physical address space, file-backed or not, at any alignment, in
+  place: a directory of chunks of 2 MiB or more. A chunk that one bank covers holds the distance between physical and
+  host address; a chunk that several banks share, or that a bank covers in part, is searched.
+- `WordsView`: listed words of many small cases at once, as in the vector files; what is not listed reads 0.
+
+`load`, `store`, `set_bits` and `prefetch` are compiled for the view they are given, so a kernel is written once. An
+address that no memory backs is never touched: it answers `ok` False. Addresses are physical, in bytes; `load` and
+`store` move 8 bytes, little-endian.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from llvmlite import ir
+
+from ...arch.errors import InputError
+from ..memory import Bank, PhysicalMemory
+from .jit import intrinsic, overload, types
+
+U64 = np.uint64
+CHUNK_SHIFT = 21
+DIRECTORY_BITS = 20  # at most 2^20 chunks: beyond 2 TiB of span the chunks grow instead
+DIRECT = 1 << 60  # added to host - physical distances, so that each is above MIXED_LIMIT
+MIXED_LIMIT = 1 << 59
+_BANK_BITS = 28
+
+_DIRECT, _MIXED_LIMIT = U64(DIRECT), U64(MIXED_LIMIT)
+_BANK_SHIFT, _BANK_MASK = U64(_BANK_BITS), U64((1 << _BANK_BITS) - 1)
+_0, _1, _3, _7, _8 = U64(0), U64(1), U64(3), U64(7), U64(8)
+
+
+class FlatView(NamedTuple):
+    """One run of memory: physical `start`, host address `host`, and `limit`, the offsets below which a word fits."""
+
+    keep: Any  # u8[]: an array whose base holds the buffers
+    host: Any  # u64
+    start: Any  # u64
+    limit: Any  # u64
+    aligned: Any  # u64: 1 where physical and host addresses agree modulo 8
+
+
+class ChunkView(NamedTuple):
+    """Sparse memory: `directory[(pa >> shift) - first]`, and the banks' bounds and distances for shared chunks."""
+
+    keep: Any  # u8[]: an array whose base holds the buffers
+    directory: Any  # u64[]: 0 hole; below MIXED_LIMIT first bank | end bank << 28; else host - pa + DIRECT
+    shift: Any  # u64
+    first: Any  # u64
+    starts: Any  # u64[]
+    ends: Any  # u64[]
+    deltas: Any  # u64[]: host - pa
+    aligned: Any  # u64: 1 where every bank's physical and host addresses agree modulo 8
+
+
+class WordsView(NamedTuple):
+    """Case i owns words `off[i]` to `off[i + 1]` of `pa` (ascending) and `val`."""
+
+    off: Any  # u64[]
+    pa: Any  # u64[]
+    val: Any  # u64[]
+
+
+View = FlatView | ChunkView | WordsView
+
+
+class _Keeper:
+    """The base of a view's `keep` array: holds the banks' buffers for as long as the view lives."""
+
+    def __init__(self, buffers: Sequence[np.ndarray[Any, Any]]) -> None:
+        self.buffers = buffers
+        self.anchor = np.zeros(1, np.uint8)
+        self.__array_interface__ = self.anchor.__array_interface__
+
+
+def _host(bank: Bank) -> np.ndarray[Any, Any]:
+    data = np.frombuffer(bank.data, np.uint8)
+    if not data.flags.writeable:
+        raise InputError("the kernels need writable memory, this bank is read-only", field="bank", value=bank.start)
+    return data
+
+
+def _address(data: np.ndarray[Any, Any]) -> int:
+    return int(data.__array_interface__["data"][0])
+
+
+def flat_view(memory: PhysicalMemory) -> FlatView:
+    """The view of a memory that consists of one bank; InputError where it has another number.
+
+    >>> ram = PhysicalMemory()
+    >>> _ = ram.add_ram(0x8000_0000, 1 << 20)
+    >>> view = flat_view(ram)
+    >>> hex(view.start), int(view.limit)
+    ('0x80000000', 1048569)
+    """
+    if len(memory.banks) != 1:
+        raise InputError("a flat view needs exactly one bank of memory", field="banks", value=len(memory.banks))
+    (bank,) = memory.banks
+    data = _host(bank)
+    keep, host = np.asarray(_Keeper([data])), _address(data)
+    aligned = (host - bank.start) % 8 == 0
+    return FlatView(keep, U64(host), U64(bank.start), U64(max(0, len(data) - 7)), U64(aligned))
+
+
+def chunk_view(memory: PhysicalMemory) -> ChunkView:
+    """The view of a memory of any number of banks.
+
+    >>> ram = PhysicalMemory()
+    >>> _ = ram.add_ram(0, 4 << 20), ram.add_ram(1 << 51, 4096)
+    >>> view = chunk_view(ram)
+    >>> len(view.directory) <= 1 << DIRECTORY_BITS, int(view.shift)
+    (True, 32)
+    """
+    banks = memory.banks
+    buffers = [_host(bank) for bank in banks]
+    starts = np.array([bank.start for bank in banks], np.uint64)
+    ends = np.array([bank.end for bank in banks], np.uint64)
+    deltas = np.array([(_address(b) - a.start) % 2**64 for a, b in zip(banks, buffers, strict=True)], np.uint64)
+    shift, first, directory = _directory(banks, deltas)
+    keep = np.asarray(_Keeper(buffers))
+    aligned = U64(not np.any(deltas & _7))
+    return ChunkView(keep, directory, U64(shift), U64(first), starts, ends, deltas, aligned)
+
+
+def _directory(banks: Sequence[Bank], deltas: np.ndarray[Any, Any]) -> tuple[int, int, np.ndarray[Any, Any]]:
+    if not banks:
+        return CHUNK_SHIFT, 0, np.zeros(1, np.uint64)
+    low, high = banks[0].start, banks[-1].end
+    shift = CHUNK_SHIFT
+    while (high - 1 >> shift) - (low >> shift) >= 1 << DIRECTORY_BITS:
+        shift += 1
+    first = low >> shift
+    directory = np.zeros((high - 1 >> shift) - first + 1, np.uint64)
+    for i, bank in enumerate(banks):
+        begin, end = (bank.start + (1 << shift) - 1 >> shift) - first, (bank.end >> shift) - first
+        directory[begin:end] = (int(deltas[i]) + DIRECT) % 2**64
+        for chunk in {(bank.start >> shift) - first, (bank.end - 1 >> shift) - first}:
+            if not begin <= chunk < end:
+                known = int(directory[chunk])
+                directory[chunk] = (known & (1 << _BANK_BITS) - 1 if known else i) | i + 1 << _BANK_BITS
+    return shift, first, directory
+
+
+def memory_view(memory: PhysicalMemory) -> FlatView | ChunkView:
+    """The faster view that fits: flat for a single bank, chunks otherwise."""
+    return flat_view(memory) if len(memory.banks) == 1 else chunk_view(memory)
+
+
+def words_view(mem_off: Any, mem_pa: Any, mem_val: Any) -> WordsView:
+    """The view of cases in CSR form (offsets, addresses in bytes, values); each case's words are put in order.
+
+    >>> words_view([0, 2], [0x2000, 0x1000], [7, 9]).val
+    array([9, 7], dtype=uint64)
+    """
+    off, pa, val = (np.asarray(x, np.uint64) for x in (mem_off, mem_pa, mem_val))
+    sizes: Any = np.diff(off.astype(np.int64))
+    case = np.repeat(np.arange(len(sizes)), sizes)
+    order = np.lexsort((pa, case))
+    return WordsView(off, pa[order], val[order])
+
+
+# Host memory by address. LLVM integers are what numba's uint64 is underneath.
+
+
+def _pointer(builder: ir.IRBuilder, address: ir.Value) -> Any:
+    return builder.inttoptr(address, ir.IntType(64).as_pointer())
+
+
+@intrinsic
+def peek(typingctx: Any, address: Any) -> Any:
+    """The word at a host address, at any alignment."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.load(_pointer(builder, args[0]), align=1)
+
+    return types.uint64(types.uint64), codegen
+
+
+@intrinsic
+def poke(typingctx: Any, address: Any, value: Any) -> Any:
+    """Store a word at a host address, at any alignment."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        builder.store(args[1], _pointer(builder, args[0]), align=1)
+        return context.get_dummy_value()
+
+    return types.void(types.uint64, types.uint64), codegen
+
+
+@intrinsic
+def atomic_or(typingctx: Any, address: Any, value: Any) -> Any:
+    """OR into an aligned word at a host address, atomically; the old value."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.atomic_rmw("or", _pointer(builder, args[0]), args[1], "monotonic")
+
+    return types.uint64(types.uint64, types.uint64), codegen
+
+
+@intrinsic
+def prefetch_host(typingctx: Any, address: Any) -> Any:
+    """Ask for the cache line of a host address, for reading; any address is allowed."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        pointer = builder.inttoptr(args[0], ir.IntType(8).as_pointer())
+        i32 = ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [pointer.type, i32, i32, i32])
+        function = builder.module.declare_intrinsic("llvm.prefetch.p0", fnty=kind)
+        builder.call(function, [pointer, i32(0), i32(3), i32(1)])
+        return context.get_dummy_value()
+
+    return types.void(types.uint64), codegen
+
+
+# The operations on views. Each is a stub that numba replaces by the form for its argument's type.
+
+
+def locate(view: View, i: Any, pa: Any) -> Any:
+    """(ok, host address) of the word at physical address `pa`; for flat and chunked views."""
+    raise NotImplementedError("only compiled code can locate a word")
+
+
+def load(view: View, i: Any, pa: Any) -> Any:
+    """(ok, value) of the word at physical address `pa` of case `i`; value 0 where not ok."""
+    raise NotImplementedError("only compiled code can load from a view")
+
+
+def store(view: View, i: Any, pa: Any, value: Any) -> Any:
+    """Write the word at `pa`; True where memory backs it (in a WordsView: where the word is listed)."""
+    raise NotImplementedError("only compiled code can store to a view")
+
+
+def set_bits(view: View, i: Any, pa: Any, bits: Any) -> Any:
+    """OR `bits` into the word at `pa`, atomically where the memory is aligned; True where memory backs it."""
+    raise NotImplementedError("only compiled code can store to a view")
+
+
+def prefetch(view: View, i: Any, pa: Any) -> Any:
+    """Ask the host's cache for the word at `pa`; no effect where no memory backs it or on a WordsView."""
+    raise NotImplementedError("only compiled code can prefetch from a view")
+
+
+def _is(view: Any, kind: type) -> bool:
+    return isinstance(view, types.BaseNamedTuple) and view.instance_class is kind
+
+
+@overload(locate)
+def _locate(view: Any, i: Any, pa: Any) -> Any:
+    if _is(view, FlatView):
+
+        def flat(view: Any, i: Any, pa: Any) -> Any:
+            offset = pa - view.start
+            return offset < view.limit, view.host + offset
+
+        return flat
+    if _is(view, ChunkView):
+
+        def chunk(view: Any, i: Any, pa: Any) -> Any:
+            number = (pa >> view.shift) - view.first
+            entry = _0
+            if number < U64(view.directory.size):
+                entry = view.directory[number]
+            ok = entry >= _MIXED_LIMIT
+            host = entry - _DIRECT + pa
+            if entry != _0 and not ok:
+                ok, host = _search(view, entry, pa)
+            return ok, host
+
+        return chunk
+    return None
+
+
+def _search(view: ChunkView, entry: Any, pa: Any) -> Any:
+    """(ok, host address) in a chunk that banks share: the last bank that starts at or below `pa`."""
+    raise NotImplementedError("only compiled code can search a view")
+
+
+@overload(_search, inline=False)
+def _search_banks(view: Any, entry: Any, pa: Any) -> Any:
+    def search(view: Any, entry: Any, pa: Any) -> Any:
+        low, high = entry & _BANK_MASK, entry >> _BANK_SHIFT
+        while high - low > _1:
+            middle = (low + high) >> _1
+            if view.starts[middle] <= pa:
+                low = middle
+            else:
+                high = middle
+        inside = view.starts[low] <= pa < view.ends[low] and view.ends[low] - pa >= _8
+        return inside, pa + view.deltas[low]
+
+    return search
+
+
+@overload(load)
+def _load(view: Any, i: Any, pa: Any) -> Any:
+    if _is(view, WordsView):
+
+        def words(view: Any, i: Any, pa: Any) -> Any:
+            low, high = view.off[i], view.off[U64(i) + _1]
+            value = _0
+            while low < high:
+                middle = (low + high) >> _1
+                if view.pa[middle] <= pa:
+                    low = middle + _1
+                    if view.pa[middle] == pa:
+                        value = view.val[middle]
+                else:
+                    high = middle
+            return True, value
+
+        return words
+
+    def host(view: Any, i: Any, pa: Any) -> Any:
+        ok, where = locate(view, i, pa)
+        value = _0
+        if ok:
+            value = peek(where)
+        return ok, value
+
+    return host
+
+
+@overload(store)
+def _store(view: Any, i: Any, pa: Any, value: Any) -> Any:
+    if _is(view, WordsView):
+
+        def words(view: Any, i: Any, pa: Any, value: Any) -> Any:
+            found = False
+            for k in range(view.off[i], view.off[U64(i) + _1]):
+                if view.pa[k] == pa:
+                    view.val[k] = value
+                    found = True
+            return found
+
+        return words
+
+    def host(view: Any, i: Any, pa: Any, value: Any) -> Any:
+        ok, where = locate(view, i, pa)
+        if ok:
+            poke(where, value)
+        return ok
+
+    return host
+
+
+@overload(set_bits)
+def _set_bits(view: Any, i: Any, pa: Any, bits: Any) -> Any:
+    if _is(view, WordsView):
+
+        def words(view: Any, i: Any, pa: Any, bits: Any) -> Any:
+            return store(view, i, pa, load(view, i, pa)[1] | bits)
+
+        return words
+
+    def host(view: Any, i: Any, pa: Any, bits: Any) -> Any:
+        ok, where = locate(view, i, pa)
+        if ok:
+            if view.aligned != _0:
+                atomic_or(where, bits)
+            else:
+                poke(where, peek(where) | bits)
+        return ok
+
+    return host
+
+
+@overload(prefetch)
+def _prefetch(view: Any, i: Any, pa: Any) -> Any:
+    if _is(view, WordsView):
+
+        def words(view: Any, i: Any, pa: Any) -> Any:
+            return None
+
+        return words
+
+    def host(view: Any, i: Any, pa: Any) -> Any:
+        ok, where = locate(view, i, pa)
+        if ok:
+            prefetch_host(where)
+
+    return host
