@@ -131,12 +131,10 @@ class Stream:
         self.page_cache_runs: Callable[[int, int], list[Run] | None] = lambda f, m: None
         """Overrides the order in which page-cache mappings of (folio, mm) are taken; None keeps Mapped.runs()."""
 
-    def copy(self, acct: Accounting) -> Stream:
-        """An independent copy on a copied accounting; folios must then be set to that accounting's."""
-        twin = Stream(acct, tuple(self.locked))
+    def copy_into(self, twin: Stream) -> None:
+        """Give an independent copy of mms and mappings to a stream on copied folios."""
         twin.mms = {k: Mm(mm.id, mm.has_pinned) for k, mm in self.mms.items()}
         twin.maps = {k: mapped.copy() for k, mapped in self.maps.items()}
-        return twin
 
     def mm(self, m: int) -> Mm:
         """The mm of that number; its id is the number."""
