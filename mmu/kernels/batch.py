@@ -1,0 +1,84 @@
+"""The result of translating many addresses: two words per address, `pa` and `info`.
+
+Every kernel fills the same two arrays. `info` is one word so that it costs one store; seen through `INFO` it is a
+record of rights, page size, level, fault kind and fault code.
+
+What an architecture's `mmu/<arch>/kernels.py` offers to `translate_many`:
+
+- `FAULTS`: names by fault kind; kind 0 is `""` (translated), the others are the reference walker's `Fault.name`.
+- `translate(view, regime, vas, access, update, pa, info)`: fills `pa` and `info` for `vas` by the full rules.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .jit import helper
+
+U64 = np.uint64
+NO_LEVEL = 127  # the level of an outcome that no table entry decided
+
+INFO = np.dtype([("rights", "u1"), ("page_shift", "u1"), ("level", "i1"), ("fault", "u1"), ("code", "<u4")])
+_8, _16, _24, _32, _BYTE = U64(8), U64(16), U64(24), U64(32), U64(255)
+
+
+@helper
+def pack(rights: Any, page_shift: Any, level: Any, fault: Any, code: Any) -> Any:
+    """The info word: all arguments uint64, `level` as its low byte (-1 is 255)."""
+    return rights | page_shift << _8 | (level & _BYTE) << _16 | fault << _24 | code << _32
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """The outcomes of `len(va)` walks, in order; `faults` names the fault kinds.
+
+    `pa` (uint64) is 0 where the walk faulted. The other columns are views into `info`.
+    """
+
+    va: NDArray[np.uint64]
+    pa: NDArray[np.uint64]
+    info: NDArray[np.uint64]
+    faults: Sequence[str]
+
+    def __len__(self) -> int:
+        return len(self.va)
+
+    def _column(self, name: str) -> NDArray[Any]:
+        column: NDArray[Any] = self.info.view(INFO)[name]
+        return column
+
+    @property
+    def ok(self) -> NDArray[np.bool_]:
+        """Which addresses translated."""
+        ok: NDArray[np.bool_] = self.fault == 0
+        return ok
+
+    @property
+    def rights(self) -> NDArray[np.uint8]:
+        """The six plain accesses as bits of `walk.Rights`; 0 where the walk faulted."""
+        return self._column("rights")
+
+    @property
+    def page_shift(self) -> NDArray[np.uint8]:
+        """log2 of the page's bytes; 0 where the walk faulted."""
+        return self._column("page_shift")
+
+    @property
+    def level(self) -> NDArray[np.int8]:
+        """The level of the leaf or of the entry to blame, in the manual's numbers; NO_LEVEL where none decided."""
+        return self._column("level")
+
+    @property
+    def fault(self) -> NDArray[np.uint8]:
+        """The fault kind, an index into `faults`; 0 where the address translated."""
+        return self._column("fault")
+
+    @property
+    def code(self) -> NDArray[np.uint32]:
+        """The architecture's fault code: the #PF error code, the fault status code; 0 where there is none."""
+        return self._column("code")
