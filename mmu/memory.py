@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import bisect
 import mmap
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -65,6 +66,17 @@ class PhysicalMemory:
         """The banks in ascending order."""
         return tuple(self._banks)
 
+    @property
+    def extents(self) -> tuple[tuple[int, int], ...]:
+        """The address ranges that memory backs, half-open, ascending, adjoining banks joined."""
+        joined: list[tuple[int, int]] = []
+        for bank in self._banks:
+            if joined and joined[-1][1] == bank.start:
+                joined[-1] = joined[-1][0], bank.end
+            else:
+                joined.append((bank.start, bank.end))
+        return tuple(joined)
+
     def add_ram(self, start: int, size: int, source: str = "RAM") -> Bank:
         """Add `size` bytes of zeroed RAM; the host reserves nothing until it is touched."""
         self._check(start, size)
@@ -99,14 +111,15 @@ class PhysicalMemory:
         self._starts.insert(i, bank.start)
         return bank
 
-    def _find(self, pa: int, size: int) -> tuple[memoryview, int]:
+    def _bank(self, pa: int) -> Bank | None:
         i = bisect.bisect_right(self._starts, pa) - 1
-        if i >= 0:
-            bank = self._banks[i]
-            offset = pa - bank.start
-            if offset + size <= len(bank.data):
-                return bank.data, offset
-        raise BusError(pa, size)
+        return self._banks[i] if i >= 0 and pa < self._banks[i].end else None
+
+    def _find(self, pa: int, size: int) -> tuple[memoryview, int]:
+        bank = self._bank(pa)
+        if bank is None or pa + size > bank.end:
+            raise BusError(pa, size)
+        return bank.data, pa - bank.start
 
     def backs(self, pa: int, size: int = 8) -> bool:
         """Whether one bank backs all of `pa` to `pa + size`."""
@@ -130,11 +143,11 @@ class PhysicalMemory:
         """`size` bytes from `pa`, through adjoining banks; BusError names the first address without RAM."""
         parts = []
         while size > 0:
-            i = bisect.bisect_right(self._starts, pa) - 1
-            if i < 0 or pa >= self._banks[i].end:
+            bank = self._bank(pa)
+            if bank is None:
                 raise BusError(pa, size)
-            offset = pa - self._banks[i].start
-            part = bytes(self._banks[i].data[offset : offset + size])
+            offset = pa - bank.start
+            part = bytes(bank.data[offset : offset + size])
             parts.append(part)
             pa, size = pa + len(part), size - len(part)
         return b"".join(parts)
@@ -171,3 +184,38 @@ class WordMemory:
         else:
             shift, word = (pa & 4) * 8, self.words.get(pa & ~7, 0)
             self.words[pa & ~7] = word & ~(0xFFFF_FFFF << shift) | value << shift
+
+
+class DemandMemory(PhysicalMemory):
+    """Memory whose pages are fetched when first touched, as from a compressed dump.
+
+    `fetch(page number)` gives the bytes of a page of `1 << page_shift` bytes, or None where the source has none.
+    `extents` lists what the source holds as half-open address ranges. `banks` fetches everything first.
+
+    >>> ram = DemandMemory(12, [(0, 0x2000)], lambda page: bytes([page]) * 4096 if page < 2 else None)
+    >>> hex(ram.read_uint(0x1000)), ram.backs(0x2000)
+    ('0x101010101010101', False)
+    """
+
+    def __init__(
+        self, page_shift: int, extents: Sequence[tuple[int, int]], fetch: Callable[[int], bytes | None]
+    ) -> None:
+        super().__init__()
+        self._page_shift, self._extents, self._fetch = page_shift, tuple(extents), fetch
+
+    @property
+    def extents(self) -> tuple[tuple[int, int], ...]:
+        return self._extents
+
+    @property
+    def banks(self) -> tuple[Bank, ...]:
+        for start, end in self._extents:
+            for pa in range(start, end, 1 << self._page_shift):
+                self.backs(pa)
+        return super().banks
+
+    def _bank(self, pa: int) -> Bank | None:
+        bank = super()._bank(pa)
+        if bank is None and (page := self._fetch(pa >> self._page_shift)) is not None:
+            bank = self.add_bytes(pa >> self._page_shift << self._page_shift, page, "page of a dump")
+        return bank
