@@ -21,7 +21,7 @@ MappedRanges = Callable[[Folio], Iterable[tuple[int, int]]]
 
 @dataclass
 class ScanReport:
-    """What a scan saw: folios whose mappings it walked, folios it left out by reason, folios it flagged.
+    """What a scan saw: folios whose mappings it had to walk, folios it left out by reason, folios it flagged.
 
     >>> ScanReport().walked
     0
@@ -33,11 +33,7 @@ class ScanReport:
 
 
 def skip_reason(model: Model, folio: Folio) -> str | None:
-    """Why the scan need not walk this folio's mappings; None if only a walk can tell.
-
-    The cheap tests come first and read counters only: a folio with as many references to gain as pages mapped by one
-    mm is exact in every model, so just possibly shared folios are walked.
-    """
+    """Why this folio cannot be partially mapped or could not be queued, from counters only; None if it may be both."""
     if model.of(folio).refused is not None:
         return "not counted by this model"
     if not folio.is_anon or folio.kind.is_hugetlb or folio.is_device_private:
@@ -48,21 +44,28 @@ def skip_reason(model: Model, folio: Folio) -> str | None:
         return "flagged already"
     if model.mapcount(folio) == 0:
         return "unmapped"
-    if not model.of(folio).shared:
-        return "mapped by one mm, exact at unmap"
+    if model.mapped_pages_at_most(folio) >= folio.nr_pages and not model.maybe_mapped_shared(folio):
+        return "fully mapped by one mm"
     return None
 
 
 def scan_partially_mapped(model: Model, folios: Iterable[Folio], mapped_ranges: MappedRanges) -> ScanReport:
-    """Reclaim's scan: flag and queue each shared anonymous folio of which some pages, but not all, are mapped."""
+    """Reclaim's scan: flag and queue each anonymous folio of which some pages, but not all, are mapped.
+
+    Counters alone settle a folio that cannot have all pages mapped (missed at unmap when it was in the swap cache) and
+    one that a single mm maps entirely; only possibly shared folios with enough mappings are walked.
+    """
     report = ScanReport()
     for folio in folios:
         reason = skip_reason(model, folio)
         if reason is not None:
             report.skipped[reason] += 1
             continue
-        report.walked += 1
-        if 0 < distinct_pages(mapped_ranges(folio)) < folio.nr_pages:
+        partial = model.mapped_pages_at_most(folio) < folio.nr_pages
+        if not partial:
+            report.walked += 1
+            partial = 0 < distinct_pages(mapped_ranges(folio)) < folio.nr_pages
+        if partial:
             model.deferred_split_folio(folio, partially_mapped=True)
             report.flagged.append(folio)
     return report

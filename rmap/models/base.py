@@ -91,6 +91,10 @@ class Model(ABC):
     def page_is_exclusive(self, folio: Folio, page: int) -> bool:
         """PM_MMAP_EXCLUSIVE and "private" in smaps: what this model believes about one page of the folio."""
 
+    @abstractmethod
+    def mapped_pages_at_most(self, folio: Folio) -> int:
+        """An upper bound, from counters alone, of the pages of a large folio that any entry maps (exact in P)."""
+
     def expected_ref_count(self, folio: Folio) -> int:
         """folio_expected_ref_count: references that mappings, page cache and swap cache explain (6.16 form)."""
         cache = folio.nr_pages if folio.in_swapcache else 0

@@ -28,6 +28,10 @@ class NoPageMapcount(EntireMapcountModel):
         """The folio's average."""
         return self.average_page_mapcount(folio)
 
+    def mapped_pages_at_most(self, folio: Folio) -> int:
+        """All pages under an entire mapping, else as many as there are PTE mappings."""
+        return folio.nr_pages if self.entire_mapcount(folio) else min(self.mapcount(folio), folio.nr_pages)
+
     def page_is_exclusive(self, folio: Folio, page: int) -> bool:
         """The folio is certainly mapped by one mm only."""
         return not self.maybe_mapped_shared(folio)

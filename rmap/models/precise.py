@@ -57,6 +57,10 @@ class Precise(EntireMapcountModel):
             return self.mapcount(folio)
         return self.pages(folio)[page] + 1 + self.entire_mapcount(folio)
 
+    def mapped_pages_at_most(self, folio: Folio) -> int:
+        """All pages under an entire mapping, else those with a PTE mapping: exact."""
+        return folio.nr_pages if self.entire_mapcount(folio) else self.of(folio).nr_pages_mapped
+
     def page_is_exclusive(self, folio: Folio, page: int) -> bool:
         """Mapped exactly once (hugetlb: the folio)."""
         return self.page_mapcount(folio, page) == 1

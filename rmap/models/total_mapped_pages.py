@@ -88,6 +88,10 @@ class TotalMappedPages(Model):
         """The folio's average."""
         return self.average_page_mapcount(folio)
 
+    def mapped_pages_at_most(self, folio: Folio) -> int:
+        """The sum of the sizes of all mappings, at most the folio's pages."""
+        return min(self.total_mapped_pages(folio), folio.nr_pages)
+
     def page_is_exclusive(self, folio: Folio, page: int) -> bool:
         """The folio is certainly mapped by one mm only."""
         return not self.maybe_mapped_shared(folio)
