@@ -254,7 +254,7 @@ def _additions(stream: CheckedStream, m: int) -> Iterator[Operation]:
             continue
         if not folio.is_anon:
             yield "add", (0, m, level, first, n, False)
-        elif not pages.any(first, n) and (n == 1 or not folio.exclusive.any(first, n)):
+        elif not any(pages[first : first + n]) and (n == 1 or not folio.exclusive.any(first, n)):
             yield "add", (0, m, level, first, n, True)
         if folio.is_anon and not _any_exclusive(stream, first, n):
             yield "add", (0, m, level, first, n, False)

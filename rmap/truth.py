@@ -18,7 +18,6 @@ from .mm_id import MM_ID_DUMMY
 from .models import Model, Precise, TotalMappedPages
 from .models.entire import EntireMapcountModel
 from .models.precise import ENTIRELY_MAPPED
-from .runs import PageRuns
 from .stats import Nr
 
 Mapping = tuple[int, Level, int, int]
@@ -37,14 +36,14 @@ class Truth:
     total: int
     entire: int
     pmds: int
-    pages: PageRuns
-    ptes: PageRuns
+    pages: list[int]
+    ptes: list[int]
     by_mm: Counter[int]
 
     @property
     def mapped_pages(self) -> int:
         """Pages that at least one entry maps."""
-        return self.pages.nr_pages - self.pages.count(0, self.pages.nr_pages, 0)
+        return len(self.pages) - self.pages.count(0)
 
 
 def recount(nr_pages: int, mappings: Iterable[Mapping], levels: LevelOrders) -> Truth:
@@ -54,16 +53,17 @@ def recount(nr_pages: int, mappings: Iterable[Mapping], levels: LevelOrders) -> 
     >>> truth.mappings, truth.total, truth.pages[7], truth.mapped_pages
     (2, 513, 2, 512)
     """
-    truth = Truth(0, 0, 0, 0, PageRuns(nr_pages), PageRuns(nr_pages), Counter())
+    truth = Truth(0, 0, 0, 0, [0] * nr_pages, [0] * nr_pages, Counter())
     for mm_id, level, first, times in mappings:
         size = levels.size(level)
         truth.mappings += times
         truth.total += times * size
         truth.entire += times if level != Level.PTE else 0
         truth.pmds += times if level == Level.PMD else 0
-        truth.pages.add(first, size, times)
+        for page in range(first, first + size):
+            truth.pages[page] += times
         if level == Level.PTE:
-            truth.ptes.add(first, size, times)
+            truth.ptes[first] += times
         truth.by_mm[mm_id] += times
     return truth
 
@@ -109,11 +109,11 @@ def _large(model: Model, folio: Folio, truth: Truth) -> dict[str, tuple[object, 
     if isinstance(model, TotalMappedPages):
         expected["total mapped pages"] = (counters.total_mapped_pages, truth.total)
     if isinstance(model, Precise):
-        ptes = truth.ptes.copy()
-        ptes.add(0, folio.nr_pages, -1)
-        expected["page mapcounts"] = (model.pages(folio).key(), ptes.key())
-        nr_pages_mapped = folio.nr_pages - ptes.count(0, folio.nr_pages, -1) + (ENTIRELY_MAPPED if truth.entire else 0)
+        counts = [value + 1 for _, n, value in model.pages(folio).runs() for _ in range(n)]
+        expected["page mapcounts"] = (counts, truth.ptes)
+        nr_pages_mapped = folio.nr_pages - truth.ptes.count(0) + (ENTIRELY_MAPPED if truth.entire else 0)
         expected["_nr_pages_mapped"] = (counters.nr_pages_mapped, nr_pages_mapped)
+        expected["mapped pages"] = (model.mapped_pages_at_most(folio), truth.mapped_pages)
     return expected
 
 
@@ -129,6 +129,7 @@ def _slot_problems(model: Model, folio: Folio, truth: Truth) -> list[str]:
         "both slots name one mm": len(used) == 2 and used[0][0] == used[1][0],
         "both slots are used without the shared bit": len(used) == 2 and not counters.shared,
         "unmapped but slots or the shared bit remain": not truth.mappings and (bool(used) or counters.shared),
+        "more pages are mapped than it believes possible": truth.mapped_pages > model.mapped_pages_at_most(folio),
         "several mms map it and it reads as exclusive": mms > 1 and not model.maybe_mapped_shared(folio),
     }
     return [f"{model.name}: {folio!r}: {problem}" for problem, bad in checks.items() if bad]
