@@ -77,6 +77,12 @@ def helper(function: F) -> F:
     return cast(F, compiled)
 
 
+def outlined(function: F) -> F:
+    """Compile a helper for the rare path, left to the compiler to inline or call."""
+    compiled: Any = njit(error_model="numpy")(function)
+    return cast(F, compiled)
+
+
 def overload(stub: Callable[..., Any], *, inline: bool = True) -> Callable[[F], F]:
     """Register the compiled forms of `stub`, always inlined unless told otherwise."""
     options: Any = {"error_model": "numpy"} | ({"forceinline": True} if inline else {})

@@ -6,7 +6,7 @@
   host address; a chunk that several banks share, or that a bank covers in part, is searched.
 - `WordsView`: listed words of many small cases at once, as in the vector files; what is not listed reads 0.
 
-`load`, `store`, `set_bits` and `prefetch` are compiled for the view they are given, so a kernel is written once. An
+`load`, `store`, `change_bits` and `prefetch` are compiled for the view they are given, so a kernel is written once. An
 address that no memory backs is never touched: it answers `ok` False. Addresses are physical, in bytes; `load` and
 `store` move 8 bytes, little-endian.
 """
@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from llvmlite import ir
+from numpy.typing import NDArray
 
 from ...arch.errors import InputError
 from ..memory import Bank, PhysicalMemory
@@ -32,60 +33,83 @@ _BANK_BITS = 28
 
 _DIRECT, _MIXED_LIMIT = U64(DIRECT), U64(MIXED_LIMIT)
 _BANK_SHIFT, _BANK_MASK = U64(_BANK_BITS), U64((1 << _BANK_BITS) - 1)
+Words = NDArray[np.uint64]
+Bytes = NDArray[np.uint8]
 _0, _1, _3, _7, _8 = U64(0), U64(1), U64(3), U64(7), U64(8)
 
 
-class FlatView(NamedTuple):
+class FlatFields(NamedTuple):
     """One run of memory: physical `start`, host address `host`, and `limit`, the offsets below which a word fits."""
 
-    keep: Any  # u8[]: an array whose base holds the buffers
-    host: Any  # u64
-    start: Any  # u64
-    limit: Any  # u64
-    aligned: Any  # u64: 1 where physical and host addresses agree modulo 8
+    host: U64
+    start: U64
+    limit: U64
+    aligned: U64  # 1 where physical and host addresses agree modulo 8
 
 
-class ChunkView(NamedTuple):
-    """Sparse memory: `directory[(pa >> shift) - first]`, and the banks' bounds and distances for shared chunks."""
+class ChunkFields(NamedTuple):
+    """Sparse memory: `directory[(pa >> shift) - first]`, and the banks' bounds and distances for shared chunks.
 
-    keep: Any  # u8[]: an array whose base holds the buffers
-    directory: Any  # u64[]: 0 hole; below MIXED_LIMIT first bank | end bank << 28; else host - pa + DIRECT
-    shift: Any  # u64
-    first: Any  # u64
-    starts: Any  # u64[]
-    ends: Any  # u64[]
-    deltas: Any  # u64[]: host - pa
-    aligned: Any  # u64: 1 where every bank's physical and host addresses agree modulo 8
+    `directory`, `starts`, `ends` and `deltas` are host addresses of arrays of words. A directory word is 0 for a hole,
+    below MIXED_LIMIT `first bank | end bank << 28`, else `host - pa + DIRECT`; `deltas` are host - pa.
+    """
+
+    directory: U64
+    chunks: U64
+    shift: U64
+    first: U64
+    starts: U64
+    ends: U64
+    deltas: U64
+    aligned: U64  # 1 where every bank's physical and host addresses agree modulo 8
 
 
-class WordsView(NamedTuple):
-    """Case i owns words `off[i]` to `off[i + 1]` of `pa` (ascending) and `val`."""
+class WordsFields(NamedTuple):
+    """Case i owns words `off[i]` to `off[i + 1]` of `pa` (ascending) and `val`; all are host addresses of arrays."""
 
-    off: Any  # u64[]
-    pa: Any  # u64[]
-    val: Any  # u64[]
+    off: U64
+    pa: U64
+    val: U64
+
+
+# Arrays inside a tuple would be reference counted at every helper's call, in the middle of the loops. The tuples
+# therefore hold addresses only, and these classes keep alive what the addresses point at.
+
+
+class FlatView(FlatFields):
+    """A view of one bank."""
+
+    keep: Sequence[Words | Bytes]
+
+
+class ChunkView(ChunkFields):
+    """A view of any number of banks."""
+
+    keep: Sequence[Words | Bytes]
+
+
+class WordsView(WordsFields):
+    """A view of many cases' words; `values` are the words as they stand, in the view's order."""
+
+    keep: Sequence[Words]
+
+    @property
+    def values(self) -> Words:
+        return self.keep[2]
 
 
 View = FlatView | ChunkView | WordsView
 
 
-class _Keeper:
-    """The base of a view's `keep` array: holds the banks' buffers for as long as the view lives."""
-
-    def __init__(self, buffers: Sequence[np.ndarray[Any, Any]]) -> None:
-        self.buffers = buffers
-        self.anchor = np.zeros(1, np.uint8)
-        self.__array_interface__ = self.anchor.__array_interface__
-
-
-def _host(bank: Bank) -> np.ndarray[Any, Any]:
+def _host(bank: Bank) -> Bytes:
     data = np.frombuffer(bank.data, np.uint8)
     if not data.flags.writeable:
         raise InputError("the kernels need writable memory, this bank is read-only", field="bank", value=bank.start)
     return data
 
 
-def _address(data: np.ndarray[Any, Any]) -> int:
+def host_address(data: NDArray[Any]) -> int:
+    """Where an array's bytes lie in the host's memory."""
     return int(data.__array_interface__["data"][0])
 
 
@@ -102,9 +126,11 @@ def flat_view(memory: PhysicalMemory) -> FlatView:
         raise InputError("a flat view needs exactly one bank of memory", field="banks", value=len(memory.banks))
     (bank,) = memory.banks
     data = _host(bank)
-    keep, host = np.asarray(_Keeper([data])), _address(data)
+    host = host_address(data)
     aligned = (host - bank.start) % 8 == 0
-    return FlatView(keep, U64(host), U64(bank.start), U64(max(0, len(data) - 7)), U64(aligned))
+    view = FlatView(U64(host), U64(bank.start), U64(max(0, len(data) - 7)), U64(aligned))
+    view.keep = [data]
+    return view
 
 
 def chunk_view(memory: PhysicalMemory) -> ChunkView:
@@ -113,21 +139,23 @@ def chunk_view(memory: PhysicalMemory) -> ChunkView:
     >>> ram = PhysicalMemory()
     >>> _ = ram.add_ram(0, 4 << 20), ram.add_ram(1 << 51, 4096)
     >>> view = chunk_view(ram)
-    >>> len(view.directory) <= 1 << DIRECTORY_BITS, int(view.shift)
+    >>> int(view.chunks) <= 1 << DIRECTORY_BITS, int(view.shift)
     (True, 32)
     """
     banks = memory.banks
     buffers = [_host(bank) for bank in banks]
     starts = np.array([bank.start for bank in banks], np.uint64)
     ends = np.array([bank.end for bank in banks], np.uint64)
-    deltas = np.array([(_address(b) - a.start) % 2**64 for a, b in zip(banks, buffers, strict=True)], np.uint64)
+    deltas = np.array([(host_address(b) - a.start) % 2**64 for a, b in zip(banks, buffers, strict=True)], np.uint64)
     shift, first, directory = _directory(banks, deltas)
-    keep = np.asarray(_Keeper(buffers))
+    at, *bounds = (U64(host_address(table)) for table in (directory, starts, ends, deltas))
     aligned = U64(not np.any(deltas & _7))
-    return ChunkView(keep, directory, U64(shift), U64(first), starts, ends, deltas, aligned)
+    view = ChunkView(at, U64(len(directory)), U64(shift), U64(first), bounds[0], bounds[1], bounds[2], aligned)
+    view.keep = [directory, starts, ends, deltas, *buffers]
+    return view
 
 
-def _directory(banks: Sequence[Bank], deltas: np.ndarray[Any, Any]) -> tuple[int, int, np.ndarray[Any, Any]]:
+def _directory(banks: Sequence[Bank], deltas: Words) -> tuple[int, int, Words]:
     if not banks:
         return CHUNK_SHIFT, 0, np.zeros(1, np.uint64)
     low, high = banks[0].start, banks[-1].end
@@ -154,14 +182,17 @@ def memory_view(memory: PhysicalMemory) -> FlatView | ChunkView:
 def words_view(mem_off: Any, mem_pa: Any, mem_val: Any) -> WordsView:
     """The view of cases in CSR form (offsets, addresses in bytes, values); each case's words are put in order.
 
-    >>> words_view([0, 2], [0x2000, 0x1000], [7, 9]).val
+    >>> words_view([0, 2], [0x2000, 0x1000], [7, 9]).values
     array([9, 7], dtype=uint64)
     """
     off, pa, val = (np.asarray(x, np.uint64) for x in (mem_off, mem_pa, mem_val))
     sizes: Any = np.diff(off.astype(np.int64))
     case = np.repeat(np.arange(len(sizes)), sizes)
     order = np.lexsort((pa, case))
-    return WordsView(off, pa[order], val[order])
+    keep = [np.ascontiguousarray(off), pa[order], val[order]]
+    view = WordsView(*(U64(host_address(x)) for x in keep))
+    view.keep = keep
+    return view
 
 
 # Host memory by address. LLVM integers are what numba's uint64 is underneath.
@@ -203,6 +234,16 @@ def atomic_or(typingctx: Any, address: Any, value: Any) -> Any:
 
 
 @intrinsic
+def atomic_and(typingctx: Any, address: Any, value: Any) -> Any:
+    """AND into an aligned word at a host address, atomically; the old value."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.atomic_rmw("and", _pointer(builder, args[0]), args[1], "monotonic")
+
+    return types.uint64(types.uint64, types.uint64), codegen
+
+
+@intrinsic
 def prefetch_host(typingctx: Any, address: Any) -> Any:
     """Ask for the cache line of a host address, for reading; any address is allowed."""
 
@@ -235,8 +276,8 @@ def store(view: View, i: Any, pa: Any, value: Any) -> Any:
     raise NotImplementedError("only compiled code can store to a view")
 
 
-def set_bits(view: View, i: Any, pa: Any, bits: Any) -> Any:
-    """OR `bits` into the word at `pa`, atomically where the memory is aligned; True where memory backs it."""
+def change_bits(view: View, i: Any, pa: Any, set: Any, clear: Any) -> Any:
+    """Set and clear bits of the word at `pa`, each atomically where the memory is aligned; True where backed."""
     raise NotImplementedError("only compiled code can store to a view")
 
 
@@ -263,8 +304,8 @@ def _locate(view: Any, i: Any, pa: Any) -> Any:
         def chunk(view: Any, i: Any, pa: Any) -> Any:
             number = (pa >> view.shift) - view.first
             entry = _0
-            if number < U64(view.directory.size):
-                entry = view.directory[number]
+            if number < view.chunks:
+                entry = peek(view.directory + (number << _3))
             ok = entry >= _MIXED_LIMIT
             host = entry - _DIRECT + pa
             if entry != _0 and not ok:
@@ -273,6 +314,11 @@ def _locate(view: Any, i: Any, pa: Any) -> Any:
 
         return chunk
     return None
+
+
+def _listed(view: WordsView, i: Any, pa: Any) -> Any:
+    """The host address of case i's word at `pa`, 0 where it is not listed."""
+    raise NotImplementedError("only compiled code can search a view")
 
 
 def _search(view: ChunkView, entry: Any, pa: Any) -> Any:
@@ -286,14 +332,33 @@ def _search_banks(view: Any, entry: Any, pa: Any) -> Any:
         low, high = entry & _BANK_MASK, entry >> _BANK_SHIFT
         while high - low > _1:
             middle = (low + high) >> _1
-            if view.starts[middle] <= pa:
+            if peek(view.starts + (middle << _3)) <= pa:
                 low = middle
             else:
                 high = middle
-        inside = view.starts[low] <= pa < view.ends[low] and view.ends[low] - pa >= _8
-        return inside, pa + view.deltas[low]
+        start, end = peek(view.starts + (low << _3)), peek(view.ends + (low << _3))
+        return start <= pa and pa < end and end - pa >= _8, pa + peek(view.deltas + (low << _3))
 
     return search
+
+
+@overload(_listed)
+def _find_listed(view: Any, i: Any, pa: Any) -> Any:
+    def find(view: Any, i: Any, pa: Any) -> Any:
+        at = view.off + (U64(i) << _3)
+        low, high = peek(at), peek(at + _8)
+        where = _0
+        while low < high:
+            middle = (low + high) >> _1
+            if peek(view.pa + (middle << _3)) <= pa:
+                low = middle + _1
+                if peek(view.pa + (middle << _3)) == pa:
+                    where = view.val + (middle << _3)
+            else:
+                high = middle
+        return where
+
+    return find
 
 
 @overload(load)
@@ -301,16 +366,10 @@ def _load(view: Any, i: Any, pa: Any) -> Any:
     if _is(view, WordsView):
 
         def words(view: Any, i: Any, pa: Any) -> Any:
-            low, high = view.off[i], view.off[U64(i) + _1]
+            where = _listed(view, i, pa)
             value = _0
-            while low < high:
-                middle = (low + high) >> _1
-                if view.pa[middle] <= pa:
-                    low = middle + _1
-                    if view.pa[middle] == pa:
-                        value = view.val[middle]
-                else:
-                    high = middle
+            if where != _0:
+                value = peek(where)
             return True, value
 
         return words
@@ -330,12 +389,10 @@ def _store(view: Any, i: Any, pa: Any, value: Any) -> Any:
     if _is(view, WordsView):
 
         def words(view: Any, i: Any, pa: Any, value: Any) -> Any:
-            found = False
-            for k in range(view.off[i], view.off[U64(i) + _1]):
-                if view.pa[k] == pa:
-                    view.val[k] = value
-                    found = True
-            return found
+            where = _listed(view, i, pa)
+            if where != _0:
+                poke(where, value)
+            return where != _0
 
         return words
 
@@ -348,22 +405,25 @@ def _store(view: Any, i: Any, pa: Any, value: Any) -> Any:
     return host
 
 
-@overload(set_bits)
-def _set_bits(view: Any, i: Any, pa: Any, bits: Any) -> Any:
+@overload(change_bits)
+def _change_bits(view: Any, i: Any, pa: Any, set: Any, clear: Any) -> Any:
     if _is(view, WordsView):
 
-        def words(view: Any, i: Any, pa: Any, bits: Any) -> Any:
-            return store(view, i, pa, load(view, i, pa)[1] | bits)
+        def words(view: Any, i: Any, pa: Any, set: Any, clear: Any) -> Any:
+            return store(view, i, pa, (load(view, i, pa)[1] | set) & ~clear)
 
         return words
 
-    def host(view: Any, i: Any, pa: Any, bits: Any) -> Any:
+    def host(view: Any, i: Any, pa: Any, set: Any, clear: Any) -> Any:
         ok, where = locate(view, i, pa)
         if ok:
-            if view.aligned != _0:
-                atomic_or(where, bits)
+            if view.aligned == _0:
+                poke(where, (peek(where) | set) & ~clear)
             else:
-                poke(where, peek(where) | bits)
+                if set != _0:
+                    atomic_or(where, set)
+                if clear != _0:
+                    atomic_and(where, ~clear)
         return ok
 
     return host

@@ -9,7 +9,7 @@ import pytest
 
 from ptwalk.arch.errors import BusError, InputError
 from ptwalk.mmu.kernels.jit import kernel
-from ptwalk.mmu.kernels.views import chunk_view, flat_view, load, memory_view, prefetch, set_bits, store, words_view
+from ptwalk.mmu.kernels.views import change_bits, chunk_view, flat_view, load, memory_view, prefetch, store, words_view
 from ptwalk.mmu.memory import PhysicalMemory, WordMemory
 
 U64 = np.uint64
@@ -29,9 +29,9 @@ def store_all(view, cases, pas, values, ok):
 
 
 @kernel
-def or_all(view, cases, pas, values, ok):
+def change_all(view, cases, pas, set, clear, ok):
     for k in range(pas.size):
-        ok[k] = set_bits(view, cases[k], pas[k], values[k])
+        ok[k] = change_bits(view, cases[k], pas[k], set, clear)
 
 
 def loads(view, pas, cases=None):
@@ -104,9 +104,9 @@ def test_stores_reach_the_memory(build, shift):
     store_all(view, np.zeros(4, U64), pas, values, ok)
     assert ok.tolist() == [True, True, False, False]
     assert (memory.read_uint(0x1000), memory.read_uint(0x2FF8)) == (1 << 63 | 1, 2)
-    or_all(view, np.zeros(4, U64), pas, np.full(4, 0x30, U64), ok)
+    change_all(view, np.zeros(4, U64), pas, U64(0x30), U64(1), ok)
     assert ok.tolist() == [True, True, False, False]
-    assert (memory.read_uint(0x1000), memory.read_uint(0x2FF8)) == (1 << 63 | 0x31, 0x32)
+    assert (memory.read_uint(0x1000), memory.read_uint(0x2FF8)) == (1 << 63 | 0x30, 0x32)
 
 
 def test_words_belong_to_their_case_and_unlisted_words_read_zero():
