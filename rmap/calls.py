@@ -287,12 +287,8 @@ class Accounting:
 
     # ---- exclusive marks
 
-    def _mark_step(self, level: Level) -> int:
-        """Pages from one AnonExclusive mark to the next: one mark per entry, on its first page."""
-        return self.rules.levels.size(level)
-
     def set_exclusive(self, folio: Folio, level: Level, first: int, n: int) -> None:
-        """SetPageAnonExclusive for each entry of the range."""
+        """SetPageAnonExclusive for each entry of the range, on the first page it maps."""
         self._fill_exclusive(folio, level, first, n, 1)
 
     def clear_exclusive(self, folio: Folio, level: Level, first: int, n: int) -> None:
@@ -303,14 +299,14 @@ class Accounting:
         if level == Level.PTE:
             folio.exclusive.fill(first, n, value)
             return
-        for page in range(first, first + n, self._mark_step(level)):
+        for page in range(first, first + n, self.rules.levels.size(level)):
             folio.exclusive.fill(page, 1, value)
 
     def any_exclusive(self, folio: Folio, level: Level, first: int, n: int) -> bool:
         """Whether an entry of the range has its AnonExclusive mark set."""
         if level == Level.PTE:
             return folio.exclusive.any(first, n)
-        return any(folio.exclusive[page] for page in range(first, first + n, self._mark_step(level)))
+        return any(folio.exclusive[page] for page in range(first, first + n, self.rules.levels.size(level)))
 
     def try_share_anon_rmap(self, folio: Folio, page: int) -> int:
         """folio_try_share_anon_rmap_pte/_pmd: drop the exclusive mark of a page whose entry was cleared.
@@ -367,8 +363,8 @@ class Accounting:
 
         Large folios need more than one mapping (a lone page is copied and the rest freed), none shared, and every
         reference explained by a mapping; small ones need a single reference. The swap cache is dropped on the way if
-        `can_free_swap`, even when the answer becomes no. KSM pages are never reused. The small folio's LRU-batch
-        reference that the kernel tolerates is not modelled (remembered, not read).
+        `can_free_swap`, even when the answer becomes no. KSM pages are never reused. The kernel first drains the LRU
+        batches that may hold a reference to a small folio; nothing here holds one.
         """
         model = self.driver
         if folio.kind is Kind.KSM or not folio.is_anon:

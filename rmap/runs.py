@@ -48,6 +48,8 @@ class PageRuns:
     def runs(self, first: int = 0, n: int | None = None) -> Iterator[tuple[int, int, int]]:
         """Runs `(first page, pages, value)` that cover pages first..first+n-1, cut to that range."""
         end = self.nr_pages if n is None else first + n
+        if first < 0 or end > self.nr_pages:
+            raise IndexError(f"pages {first}..{end - 1} are not inside a folio of {self.nr_pages} pages")
         at = bisect_right(self._starts, first) - 1
         while first < end:
             stop = min(self._starts[at + 1] if at + 1 < len(self._starts) else self.nr_pages, end)
