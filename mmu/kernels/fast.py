@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .jit import helper, kernel, outlined
-from .views import change_bits, load, locate, peek, prefetch_host
+from .views import change_bits, load, locate, peek, prefetch_host, unlikely
 
 U64 = np.uint64
 REDO = U64(0xFFFF_FFFF_FFFF_FFFF)
@@ -66,6 +66,8 @@ class Format(NamedTuple):
     up_mask: Any
     table_low_shift: Any  # ... and both from the tables
     table_up_shift: Any
+    fold: Any  # the table bits that count whatever the plan says
+    split: Any  # 1 where the halves of the address space have roots of their own
     contiguous: Any
     modifier_mask: Any  # 1 where a leaf bit (at modifier_shift) lifts another (at modified_shift): DBM
     modifier_shift: Any
@@ -75,18 +77,21 @@ class Format(NamedTuple):
 class PlanFields(NamedTuple):
     """One regime and one access: what depends on register values, all uint64.
 
-    The first eight are host addresses of arrays of words, indexed by `half` of the address space or by `depth` from
+    The first five are host addresses of arrays of words, indexed by `half` of the address space or by `depth` from
     the root.
     """
 
-    roots: Any  # [half]
-    inside: Any  # [half]: the address bits that the half's tables translate
-    outside: Any  # [half]: the address bits that have to equal the half's bit
     range_info: Any  # [half]: the info word of an address outside
     none_info: Any  # [depth]: the info word of a not-present entry
     lut: Any  # [depth, LUT_ROW]: the info word of a success, 0 where refused
     block_bad: Any  # [depth]: bits that must be 0 in a block
     group: Any  # [depth]: address bits below a contiguous group
+    root: Any  # of the lower half
+    root_up: Any  # of the upper half
+    inside: Any  # the address bits that the lower half's tables translate
+    inside_up: Any
+    outside: Any  # the address bits that have to equal the half's bit
+    outside_up: Any
     bad: Any  # bits that must be 0 in a table entry
     page_bad: Any  # bits that must be 0 in a page entry
     fold: Any  # the bits of table entries that count
@@ -129,9 +134,12 @@ def _address(f: Any, e: Any) -> Any:
 
 @helper
 def _enter(f: Any, plan: Any, va: Any) -> Any:
-    """(half, wrong upper bits, translated bits) of an address."""
+    """(half, wrong upper bits, translated bits, root) of an address."""
     half = va >> f.half_bit & _1
-    return half, (va ^ (_0 - half)) & _at(plan.outside, half), va & _at(plan.inside, half)
+    root, inside, outside = plan.root, plan.inside, plan.outside
+    if f.split and half:
+        root, inside, outside = plan.root_up, plan.inside_up, plan.outside_up
+    return half, (va ^ (_0 - half)) & outside, va & inside, root
 
 
 @helper
@@ -141,7 +149,7 @@ def _descend(f: Any, view: Any, plan: Any, v: Any, root: Any) -> Any:
     table, shift, tab, e, ok = root, f.top_shift, _0, _0, True
     while shift != f.page_shift:
         ok, e = load(view, _0, table + ((v >> shift & index) << _3))
-        if e & (f.table_mask | plan.bad) != f.table_value:
+        if unlikely(not ok or e & (f.table_mask | plan.bad) != f.table_value):
             break
         tab |= e ^ f.table_flip
         table = _address(f, e)
@@ -158,7 +166,7 @@ def _depth(f: Any, shift: Any) -> Any:
 def _answer(f: Any, plan: Any, va: Any, e: Any, tab: Any, depth: Any, shift: Any) -> Any:
     """(info, pa, update wanted) of a well-formed leaf; info 0 where the access is refused."""
     leaf = e ^ f.leaf_flip
-    used = tab & plan.fold
+    used = tab & (plan.fold | f.fold)
     plain = leaf & ~((leaf >> f.modifier_shift & plan.modifier & f.modifier_mask) << f.modified_shift)
     rights = plain >> f.low_shift & _3 | (plain >> f.up_shift & f.up_mask) << _2
     rights |= used >> f.table_low_shift & _3 | (used >> f.table_up_shift & f.up_mask) << _2
@@ -174,7 +182,7 @@ def _page(f: Any, plan: Any, va: Any, ok: Any, e: Any, tab: Any) -> Any:
     """(info, pa, update wanted) of an entry of the last level."""
     depth = _depth(f, f.page_shift)
     info, pa, update = _answer(f, plan, va, e, tab, depth, f.page_shift)
-    if not ok or e & (f.page_mask | plan.page_bad) != f.page_value or info == _0:
+    if unlikely(not ok or e & (f.page_mask | plan.page_bad) != f.page_value or info == _0):
         update, pa, info = _0, _0, REDO
         if ok and e & _1 == _0:
             info = _at(plan.none_info, depth)
@@ -221,19 +229,19 @@ def forms(shape: Format) -> Forms:
         redo = 0
         for k in range(vas.size):
             va = vas[k]
-            half, outside, v = _enter(f, plan, va)
+            half, outside, v, root = _enter(f, plan, va)
             pa, info = _0, _at(plan.range_info, half)
-            if outside == _0:
-                ok, shift, table, e, tab = _descend(f, view, plan, v, _at(plan.roots, half))
+            if not unlikely(outside != _0):
+                ok, shift, table, e, tab = _descend(f, view, plan, v, root)
                 if shift == f.page_shift:
                     index = (_1 << f.stride) - _1
                     ok, e = load(view, _0, table + ((v >> shift & index) << _3))
                     info, pa, update = _page(f, plan, va, ok, e, tab)
                 else:
                     info, pa, update = _block(f, plan, va, ok, e, tab, shift)
-                if update != _0:
-                    _update(f, view, plan, v, _at(plan.roots, half))
-                if info == REDO:
+                if unlikely(update != _0):
+                    _update(f, view, plan, v, root)
+                if unlikely(info == REDO):
                     redo += 1
             pas[k], infos[k] = pa, info
         return redo
@@ -250,19 +258,19 @@ def forms(shape: Format) -> Forms:
                 j = k - DISTANCE
                 va = vas[j]
                 info, pa, update = _page(f, plan, va, True, peek(where), tabs[slot])
-                if update != _0:
-                    half, outside, v = _enter(f, plan, va)
-                    _update(f, view, plan, v, _at(plan.roots, half))
-                if info == REDO:
+                if unlikely(update != _0):
+                    half, outside, v, root = _enter(f, plan, va)
+                    _update(f, view, plan, v, root)
+                if unlikely(info == REDO):
                     redo += 1
                 pas[j], infos[j] = pa, info
             where = _0
             if k < n:
                 va = vas[k]
-                half, outside, v = _enter(f, plan, va)
+                half, outside, v, root = _enter(f, plan, va)
                 pa, info = _0, _at(plan.range_info, half)
-                if outside == _0:
-                    ok, shift, table, e, tab = _descend(f, view, plan, v, _at(plan.roots, half))
+                if not unlikely(outside != _0):
+                    ok, shift, table, e, tab = _descend(f, view, plan, v, root)
                     if shift == f.page_shift:
                         ok, where = locate(view, _0, table + ((v >> shift & index) << _3))
                         if ok:
@@ -272,8 +280,8 @@ def forms(shape: Format) -> Forms:
                             where, info = _0, REDO
                     else:
                         info, pa, update = _block(f, plan, va, ok, e, tab, shift)
-                        if update != _0:
-                            _update(f, view, plan, v, _at(plan.roots, half))
+                        if unlikely(update != _0):
+                            _update(f, view, plan, v, root)
                     if where == _0 and info == REDO:
                         redo += 1
                 if where == _0:
@@ -289,26 +297,26 @@ def forms(shape: Format) -> Forms:
         tables, tabs = np.zeros(CACHE_SLOTS, np.uint64), np.zeros(CACHE_SLOTS, np.uint64)
         for k in range(vas.size):
             va = vas[k]
-            half, outside, v = _enter(f, plan, va)
+            half, outside, v, root = _enter(f, plan, va)
             pa, info = _0, _at(plan.range_info, half)
-            if outside == _0:
+            if not unlikely(outside != _0):
                 key = v >> (f.page_shift + f.stride) << _1 | half
                 slot = (key >> _1) & _SLOTS
                 ok, shift, table, e, tab = True, f.page_shift, tables[slot], _0, tabs[slot]
                 if keys[slot] != key:
-                    ok, shift, table, e, tab = _descend(f, view, plan, v, _at(plan.roots, half))
+                    ok, shift, table, e, tab = _descend(f, view, plan, v, root)
                     if shift == f.page_shift:
                         keys[slot], tables[slot], tabs[slot] = key, table, tab
                 if shift == f.page_shift:
                     ok, e = load(view, _0, table + ((v >> shift & index) << _3))
                     info, pa, update = _page(f, plan, va, ok, e, tab)
-                    if update != _0:
+                    if unlikely(update != _0):
                         tabs[slot] = tab & ~plan.need_table
                 else:
                     info, pa, update = _block(f, plan, va, ok, e, tab, shift)
-                if update != _0:
-                    _update(f, view, plan, v, _at(plan.roots, half))
-                if info == REDO:
+                if unlikely(update != _0):
+                    _update(f, view, plan, v, root)
+                if unlikely(info == REDO):
                     redo += 1
             pas[k], infos[k] = pa, info
         return redo
@@ -320,24 +328,24 @@ def forms(shape: Format) -> Forms:
         last, table, tab = _NONE, _0, _0
         for k in range(vas.size):
             va = vas[k]
-            half, outside, v = _enter(f, plan, va)
+            half, outside, v, root = _enter(f, plan, va)
             pa, info = _0, _at(plan.range_info, half)
-            if outside == _0:
+            if not unlikely(outside != _0):
                 key = v >> (f.page_shift + f.stride) << _1 | half
                 ok, shift, e = True, f.page_shift, _0
                 if key != last:
-                    ok, shift, table, e, tab = _descend(f, view, plan, v, _at(plan.roots, half))
+                    ok, shift, table, e, tab = _descend(f, view, plan, v, root)
                     last = key if shift == f.page_shift else _NONE
                 if shift == f.page_shift:
                     ok, e = load(view, _0, table + ((v >> shift & index) << _3))
                     info, pa, update = _page(f, plan, va, ok, e, tab)
-                    if update != _0:
+                    if unlikely(update != _0):
                         tab &= ~plan.need_table
                 else:
                     info, pa, update = _block(f, plan, va, ok, e, tab, shift)
-                if update != _0:
-                    _update(f, view, plan, v, _at(plan.roots, half))
-                if info == REDO:
+                if unlikely(update != _0):
+                    _update(f, view, plan, v, root)
+                if unlikely(info == REDO):
                     redo += 1
             pas[k], infos[k] = pa, info
         return redo

@@ -1,6 +1,6 @@
 """Physical memory as the kernels see it: one NamedTuple of scalars and arrays, and `load`/`store` on it.
 
-- `FlatView`: one run of bytes in one host buffer; a bounds check and an add.
+- `FlatView`: one bank that starts at address 0; a bounds check and an add. `BankView`: one bank that starts elsewhere.
 - `ChunkView`: any number of banks anywhere in the physical address space, file-backed or not, at any alignment, in
   place: a directory of chunks of 2 MiB or more. A chunk that one bank covers holds the distance between physical and
   host address; a chunk that several banks share, or that a bank covers in part, is searched.
@@ -27,11 +27,10 @@ from .jit import intrinsic, overload, types
 U64 = np.uint64
 CHUNK_SHIFT = 21
 DIRECTORY_BITS = 20  # at most 2^20 chunks: beyond 2 TiB of span the chunks grow instead
-DIRECT = 1 << 60  # added to host - physical distances, so that each is above MIXED_LIMIT
-MIXED_LIMIT = 1 << 59
+SHARED = 1 << 63  # marks a directory word that is no distance: added to an address it exceeds any host address
 _BANK_BITS = 28
 
-_DIRECT, _MIXED_LIMIT = U64(DIRECT), U64(MIXED_LIMIT)
+_HOST_LIMIT = U64(1 << 60)
 _BANK_SHIFT, _BANK_MASK = U64(_BANK_BITS), U64((1 << _BANK_BITS) - 1)
 Words = NDArray[np.uint64]
 Bytes = NDArray[np.uint8]
@@ -39,9 +38,17 @@ _0, _1, _3, _7, _8 = U64(0), U64(1), U64(3), U64(7), U64(8)
 
 
 class FlatFields(NamedTuple):
-    """One run of memory: physical `start`, host address `host`, and `limit`, the offsets below which a word fits."""
+    """One run of memory from address 0: `delta` is host - pa, `limit` the addresses below which a word fits."""
 
-    host: U64
+    delta: U64
+    limit: U64
+    aligned: U64  # 1 where physical and host addresses agree modulo 8
+
+
+class BankFields(NamedTuple):
+    """One run of memory from physical `start`: `delta` is host - pa, `limit` the offsets below which a word fits."""
+
+    delta: U64
     start: U64
     limit: U64
     aligned: U64  # 1 where physical and host addresses agree modulo 8
@@ -50,8 +57,8 @@ class FlatFields(NamedTuple):
 class ChunkFields(NamedTuple):
     """Sparse memory: `directory[(pa >> shift) - first]`, and the banks' bounds and distances for shared chunks.
 
-    `directory`, `starts`, `ends` and `deltas` are host addresses of arrays of words. A directory word is 0 for a hole,
-    below MIXED_LIMIT `first bank | end bank << 28`, else `host - pa + DIRECT`; `deltas` are host - pa.
+    `directory`, `starts`, `ends` and `deltas` are host addresses of arrays of words; `deltas` are host - pa. A word of
+    the directory is host - pa or, where that is not the same throughout, `SHARED | first bank | end bank << 28`.
     """
 
     directory: U64
@@ -77,6 +84,12 @@ class WordsFields(NamedTuple):
 
 
 class FlatView(FlatFields):
+    """A view of one bank that starts at address 0."""
+
+    keep: Sequence[Words | Bytes]
+
+
+class BankView(BankFields):
     """A view of one bank."""
 
     keep: Sequence[Words | Bytes]
@@ -98,7 +111,8 @@ class WordsView(WordsFields):
         return self.keep[2]
 
 
-View = FlatView | ChunkView | WordsView
+MemoryView = FlatView | BankView | ChunkView
+View = MemoryView | WordsView
 
 
 def _host(bank: Bank) -> Bytes:
@@ -113,14 +127,14 @@ def host_address(data: NDArray[Any]) -> int:
     return int(data.__array_interface__["data"][0])
 
 
-def flat_view(memory: PhysicalMemory) -> FlatView:
+def flat_view(memory: PhysicalMemory) -> FlatView | BankView:
     """The view of a memory that consists of one bank; InputError where it has another number.
 
     >>> ram = PhysicalMemory()
     >>> _ = ram.add_ram(0x8000_0000, 1 << 20)
     >>> view = flat_view(ram)
-    >>> hex(view.start), int(view.limit)
-    ('0x80000000', 1048569)
+    >>> type(view).__name__, hex(view.start), int(view.limit)
+    ('BankView', '0x80000000', 1048569)
     """
     if len(memory.banks) != 1:
         raise InputError("a flat view needs exactly one bank of memory", field="banks", value=len(memory.banks))
@@ -128,7 +142,10 @@ def flat_view(memory: PhysicalMemory) -> FlatView:
     data = _host(bank)
     host = host_address(data)
     aligned = (host - bank.start) % 8 == 0
-    view = FlatView(U64(host), U64(bank.start), U64(max(0, len(data) - 7)), U64(aligned))
+    delta, limit = U64((host - bank.start) % 2**64), U64(max(0, len(data) - 7))
+    view: FlatView | BankView = BankView(delta, U64(bank.start), limit, U64(aligned))
+    if bank.start == 0:
+        view = FlatView(delta, limit, U64(aligned))
     view.keep = [data]
     return view
 
@@ -157,24 +174,25 @@ def chunk_view(memory: PhysicalMemory) -> ChunkView:
 
 def _directory(banks: Sequence[Bank], deltas: Words) -> tuple[int, int, Words]:
     if not banks:
-        return CHUNK_SHIFT, 0, np.zeros(1, np.uint64)
+        return CHUNK_SHIFT, 0, np.full(1, SHARED, np.uint64)
     low, high = banks[0].start, banks[-1].end
     shift = CHUNK_SHIFT
     while (high - 1 >> shift) - (low >> shift) >= 1 << DIRECTORY_BITS:
         shift += 1
     first = low >> shift
-    directory = np.zeros((high - 1 >> shift) - first + 1, np.uint64)
+    directory = np.full((high - 1 >> shift) - first + 1, SHARED, np.uint64)
     for i, bank in enumerate(banks):
         begin, end = (bank.start + (1 << shift) - 1 >> shift) - first, (bank.end >> shift) - first
-        directory[begin:end] = (int(deltas[i]) + DIRECT) % 2**64
+        directory[begin:end] = deltas[i]
         for chunk in {(bank.start >> shift) - first, (bank.end - 1 >> shift) - first}:
             if not begin <= chunk < end:
                 known = int(directory[chunk])
-                directory[chunk] = (known & (1 << _BANK_BITS) - 1 if known else i) | i + 1 << _BANK_BITS
+                begun = known & (1 << _BANK_BITS) - 1 if known != SHARED else i
+                directory[chunk] = SHARED | begun | i + 1 << _BANK_BITS
     return shift, first, directory
 
 
-def memory_view(memory: PhysicalMemory) -> FlatView | ChunkView:
+def memory_view(memory: PhysicalMemory) -> MemoryView:
     """The faster view that fits: flat for a single bank, chunks otherwise."""
     return flat_view(memory) if len(memory.banks) == 1 else chunk_view(memory)
 
@@ -258,6 +276,18 @@ def prefetch_host(typingctx: Any, address: Any) -> Any:
     return types.void(types.uint64), codegen
 
 
+@intrinsic
+def unlikely(typingctx: Any, condition: Any) -> Any:
+    """The condition, which the compiler is told to expect False."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        i1 = ir.IntType(1)
+        expect = builder.module.declare_intrinsic("llvm.expect.i1", fnty=ir.FunctionType(i1, [i1, i1]))
+        return builder.call(expect, [args[0], i1(0)])
+
+    return types.boolean(types.boolean), codegen
+
+
 # The operations on views. Each is a stub that numba replaces by the form for its argument's type.
 
 
@@ -295,21 +325,26 @@ def _locate(view: Any, i: Any, pa: Any) -> Any:
     if _is(view, FlatView):
 
         def flat(view: Any, i: Any, pa: Any) -> Any:
-            offset = pa - view.start
-            return offset < view.limit, view.host + offset
+            return pa < view.limit, pa + view.delta
 
         return flat
+    if _is(view, BankView):
+
+        def bank(view: Any, i: Any, pa: Any) -> Any:
+            return pa - view.start < view.limit, pa + view.delta
+
+        return bank
     if _is(view, ChunkView):
 
         def chunk(view: Any, i: Any, pa: Any) -> Any:
             number = (pa >> view.shift) - view.first
-            entry = _0
+            ok, host = False, _0
             if number < view.chunks:
                 entry = peek(view.directory + (number << _3))
-            ok = entry >= _MIXED_LIMIT
-            host = entry - _DIRECT + pa
-            if entry != _0 and not ok:
-                ok, host = _search(view, entry, pa)
+                host = pa + entry
+                ok = host < _HOST_LIMIT
+                if unlikely(not ok):
+                    ok, host = _search(view, entry, pa)
             return ok, host
 
         return chunk
@@ -329,15 +364,19 @@ def _search(view: ChunkView, entry: Any, pa: Any) -> Any:
 @overload(_search, inline=False)
 def _search_banks(view: Any, entry: Any, pa: Any) -> Any:
     def search(view: Any, entry: Any, pa: Any) -> Any:
-        low, high = entry & _BANK_MASK, entry >> _BANK_SHIFT
-        while high - low > _1:
+        low, high = entry & _BANK_MASK, entry >> _BANK_SHIFT & _BANK_MASK
+        while high > low + _1:
             middle = (low + high) >> _1
             if peek(view.starts + (middle << _3)) <= pa:
                 low = middle
             else:
                 high = middle
-        start, end = peek(view.starts + (low << _3)), peek(view.ends + (low << _3))
-        return start <= pa and pa < end and end - pa >= _8, pa + peek(view.deltas + (low << _3))
+        ok, host = False, _0
+        if low < high:
+            start, end = peek(view.starts + (low << _3)), peek(view.ends + (low << _3))
+            ok = start <= pa and pa < end and end - pa >= _8
+            host = pa + peek(view.deltas + (low << _3))
+        return ok, host
 
     return search
 

@@ -83,12 +83,13 @@ def test_chunk_view_reads_what_the_memory_holds(seed):
     assert loads(chunk_view(memory), pas) == expected(memory, pas)
 
 
+@pytest.mark.parametrize("start", [0, 0x40000000])
 @pytest.mark.parametrize("size", [1, 7, 8, 9, 4096, 1 << 30])
-def test_flat_view_reads_what_the_memory_holds(size):
+def test_flat_view_reads_what_the_memory_holds(size, start):
     memory = PhysicalMemory()
-    memory.add_ram(0x40000000, size)
+    memory.add_ram(start, size)
     if size >= 8:
-        memory.write_uint(0x40000000 + (size & ~7) - 8, 0xFEDCBA9876543210)
+        memory.write_uint(start + (size & ~7) - 8, 0xFEDCBA9876543210)
     pas = edges(memory)
     assert loads(flat_view(memory), pas) == expected(memory, pas)
 
