@@ -38,6 +38,12 @@ class Field:
     def get(self, value: int) -> int:
         return (value >> self.shift) & ((1 << self.width) - 1)
 
+    def text(self, value: int) -> str:
+        """The field in words: its name if it has one bit, address bits at their place, other fields as they read."""
+        if self.width == 1:
+            return self.name
+        return f"{self.name}={value & self.mask if self.role == ADDRESS else self.get(value):#x}"
+
     def put(self, value: int, x: int) -> int:
         """`value` with this field replaced by `x`; ValueError where `x` does not fit."""
         if not 0 <= x < 1 << self.width:
@@ -163,7 +169,7 @@ class Layout(Mapping[str, Field]):
         >>> Layout("DEMO", bit("P"), bit("RW"), bits("PK", 4), ignored(10)).flags(0x8b)
         'P|RW|PK=0x2|IGN_6=0x2'
         """
-        parts = [f.name if f.width == 1 else f"{f.name}={f.get(value):#x}" for f in self.values() if f.get(value)]
+        parts = [f.text(value) for f in self.values() if f.get(value)]
         parts += [f"{value >> self.width << self.width:#x}"] if value >> self.width else []
         return "|".join(parts) or "0"
 

@@ -1,0 +1,8 @@
+"""Everything x86 that `ptwalk decode` knows, by name."""
+
+from __future__ import annotations
+
+from ..layout import Layout, merge
+from . import entries, faults, registers
+
+KINDS: dict[str, Layout] = merge(*entries.LAYOUTS.values(), *registers.LAYOUTS.values(), *faults.LAYOUTS.values())
