@@ -1,0 +1,1 @@
+"""/proc as the kernel prints it, per accounting model."""
