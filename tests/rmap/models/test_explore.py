@@ -13,7 +13,7 @@ WORLDS = {
     "order 2, PMD of 4": (World(), 5),
     "order 2, PTEs only": (World(pmd_order=3, swapcache=False), 5),
     "order 3, PMDs of 4": (World(order=3, models=T_ONLY, swapcache=False), 4),
-    "order 0": (World(order=0, pmd_order=3), 9),
+    "order 0": (World(order=0, pmd_order=3), 20),
     "order 1": (World(order=1, pmd_order=3, swapcache=False), 6),
     "file, order 2, PMD of 4": (World(kind=Kind.FILE), 4),
     "shmem, order 3, PMDs of 4": (World(order=3, kind=Kind.SHMEM, models=T_ONLY), 3),
@@ -26,6 +26,12 @@ def test_all_sequences(name: str) -> None:
     done = explore(world, depth)
     print(f"{name}: {done}")
     assert done.states > 70
+
+
+def test_a_small_folio_is_explored_to_the_end() -> None:
+    done = explore(World(order=0, pmd_order=3), 30)
+    assert done.complete
+    assert done.states == explore(World(order=0, pmd_order=3), 40).states
 
 
 @pytest.mark.slow
