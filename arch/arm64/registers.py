@@ -30,10 +30,8 @@ def _two_ranges(name: str, title: str) -> Layout:
     return _register(name, fields, title)
 
 
-def _one_range(name: str, title: str) -> Layout:
-    fields = """T0SZ:6 -:2 IRGN0:2 ORGN0:2 SH0:2 TG0:2 PS:3 - TBI HA HD - HPD HWU59 HWU60 HWU61 HWU62 TBID TCMA - DS
-        MTX -:30"""
-    return _register(name, fields, title)
+_ONE_RANGE = """T0SZ:6 -:2 IRGN0:2 ORGN0:2 SH0:2 TG0:2 PS:3 - TBI HA HD - HPD HWU59 HWU60 HWU61 HWU62 TBID TCMA - DS
+    MTX"""
 
 
 def _ttbr(name: str) -> list[Layout]:
@@ -64,6 +62,8 @@ _SCTLR_EL3 = """M A C SA - - nAA - - - - EOS I EnDB - - - - - WXN - IESB EIS - -
 _HCR_EL2 = """VM SWIO PTW FMO IMO AMO VF VI VSE FB BSU:2 DC TWI TWE TID0 TID1 TID2 TID3 TSC TIDCP TACR TSW TPCP TPU TTLB
     TVM TGE TDZ HCD TRVM RW CD ID E2H TLOR TERR TEA MIOCNCE TME APK API NV NV1 AT NV2 FWB FIEN GPF TID4 TICAB AMVOFFEN
     TOCU EnSCXT TTLBIS TTLBOS ATA DCT TID5 TWEDEn TWEDEL:4"""
+_HCRX_EL2 = """EnAS0 EnALS EnASR FnXS FGTnXS SMPME TALLINT VINMI VFNMI CMOW MCE2 MSCEn -:2 TCR2En SCTLR2En PTTWI D128En
+    EnSNERR TMEA EnSDERR EnIDCP128 GCSEn EnFPM PACMEn -:39"""
 _SCR_EL3 = """NS IRQ FIQ EA -:3 SMD HCE SIF RW ST TWI TWE TLOR TERR APK API EEL2 EASE NMEA FIEN -:3 EnSCXT ATA FGTEn
     ECVEn TWEDEn TWEDEL:4 TME AMVOFFEN EnAS0 ADEn HXEn GCSEn TRNDR EnTP2 RCWMASKEn TCR2En SCTLR2En PIEn AIEn D128En GPF
     MECEn -:12 NSE -"""
@@ -71,8 +71,8 @@ _SCR_EL3 = """NS IRQ FIQ EA -:3 SMD HCE SIF RW ST TWI TWE TLOR TERR APK API EEL2
 LAYOUTS = merge(
     _two_ranges("TCR_EL1", "translation control, EL1&0"),
     _two_ranges("TCR_EL2_E2H", "translation control, EL2&0 (HCR_EL2.E2H=1)"),
-    _one_range("TCR_EL2", "translation control, EL2"),
-    _one_range("TCR_EL3", "translation control, EL3"),
+    _register("TCR_EL2", f"{_ONE_RANGE} -:30", "translation control, EL2"),
+    _register("TCR_EL3", f"{_ONE_RANGE} PnCH PIE POE AIE D128 -:2 PTTWI HAFT DisCH0 -:20", "translation control, EL3"),
     *_ttbr("TTBR0_EL1"),
     *_ttbr("TTBR1_EL1"),
     *_ttbr("TTBR0_EL2"),
@@ -87,6 +87,7 @@ LAYOUTS = merge(
     _nibbles("S2PIR_EL2", "stage 2 permission indirection"),
     _nibbles("S2POR_EL1", "stage 2 permission overlay"),
     _register("HCR_EL2", _HCR_EL2, "hypervisor configuration"),
+    _register("HCRX_EL2", _HCRX_EL2, "extended hypervisor configuration"),
     _register("SCR_EL3", _SCR_EL3, "secure configuration"),
     _register(
         "TCR2_EL1",
@@ -104,16 +105,36 @@ LAYOUTS = merge(
         AssuredOnly TL1 S2PIE S2POE D128 - GCSH TL0 -:2 HAFT -:19""",
         "stage 2 translation control",
     ),
-    Layout("VTTBR_EL2", bit("CnP"), address("BADDR", 47), bits("VMID", 16), title="stage 2 translation table base",
-           source=f"{_D24}, VTTBR_EL2"),
+    _register("VSTCR_EL2", "T0SZ:6 SL0:2 -:6 TG0:2 -:13 SW SA -:2 SL2 -:30", "Secure stage 2 translation control"),
+    Layout(
+        "VTTBR_EL2",
+        bit("CnP"),
+        address("BADDR", 47),
+        bits("VMID", 16),
+        title="stage 2 translation table base",
+        source=f"{_D24}, VTTBR_EL2",
+    ),
+    Layout(
+        "VSTTBR_EL2",
+        bit("CnP"),
+        address("BADDR", 47),
+        res0(16),
+        title="Secure stage 2 translation table base",
+        source=f"{_D24}, VSTTBR_EL2",
+    ),
     _register("ESR_EL1", "ISS:25 IL EC:6 ISS2:24 -:8", "exception syndrome"),
     _register(
         "GPCCR_EL3",
         "PPS:3 -:5 IRGN:2 ORGN:2 SH:2 PGS:2 GPC GPCP -:2 L0GPTSZ:4 -:40",
         "granule protection check control",
     ),
-    Layout("GPTBR_EL3", address("BADDR_51_12", 40), res0(24), title="granule protection table base, address >> 12",
-           source=f"{_D24}, GPTBR_EL3"),
+    Layout(
+        "GPTBR_EL3",
+        address("BADDR_51_12", 40),
+        res0(24),
+        title="granule protection table base, address >> 12",
+        source=f"{_D24}, GPTBR_EL3",
+    ),
 )
 
 TCR_EL1, TTBR0_EL1, TTBR1_EL1 = LAYOUTS["TCR_EL1"], LAYOUTS["TTBR0_EL1"], LAYOUTS["TTBR1_EL1"]

@@ -1,0 +1,341 @@
+"""Stage 2: an intermediate physical address to a physical one (Arm ARM D8.2; AArch64_S2Translate, AArch64_S2Walk)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from ...arch.arm64.faults import FaultType
+from ..walk import Step
+from . import attributes, entries, gpt, permissions
+from .access import PASpace
+from .attributes import MemAttrs
+from .context import Abort, Context, FaultRecord, LeafInfo, Steps, first_fault, read_descriptor, swap_descriptor
+from .entries import AF, Kind
+from .params import FINAL_LEVEL, S2Params
+
+RETRIES = 64  # a descriptor that changes under the walk starts it again; each change only sets bits
+
+
+class Request(NamedTuple):
+    """What is asked of stage 2: the access itself (`walk` False) or a stage 1 table access (`walk` True).
+
+    `update` marks the write of a stage 1 descriptor; `top_level` a fetch from the start table, `upper` of TTBR1's.
+    """
+
+    ipa: int
+    space: PASpace
+    attrs: MemAttrs
+    walk: bool = False
+    update: bool = False
+    top_level: bool = False
+    upper: int = 0
+    s1_level: int | None = None
+    assured: bool = False
+
+
+class Output(NamedTuple):
+    """Where stage 2 led: `mostly_read_only` is the s2fs1mro of FEAT_THE, `raw` the leaf (None while stage 2 is off)."""
+
+    pa: int
+    space: PASpace
+    attrs: MemAttrs
+    mostly_read_only: bool = False
+    params: S2Params | None = None
+    raw: int = 0
+
+
+@dataclass(slots=True)
+class _Found:
+    """The leaf a stage 2 walk ended at."""
+
+    raw: int
+    level: int
+    entry_pa: int
+    contiguous: int
+    base: int
+    space: PASpace
+    attrs: MemAttrs
+
+
+def translate(ctx: Context, request: Request) -> Steps[Output]:
+    """Translate one IPA; aborts with the stage 2 fault."""
+    params = ctx.system.stage2(request.space)
+    if not params.on:
+        return Output(request.ipa, request.space, request.attrs)
+    early = first_fault(_early(ctx, params, request))
+    if early is not None:
+        raise Abort(early)
+    for _ in range(RETRIES):
+        found = yield from _walk(ctx, params, request)
+        fault = first_fault(_checks(ctx, params, request, found))
+        old, new = found.raw, _updated(ctx, params, request, found.raw, fault)
+        done = new == old
+        if not done:
+            template = _record(ctx, request, FaultType.NONE, found.level, "")
+            yield from gpt.check(ctx, found.entry_pa, params.base_space, template, on_walk=True)
+            size = 1 << params.desc_log2
+            done = swap_descriptor(ctx, found.entry_pa, size, params.ee, old, new)
+        if done:
+            break
+    if fault is not None:
+        raise Abort(fault)
+    return _output(ctx, params, request, found)
+
+
+def _record(ctx: Context, request: Request, fault: FaultType, level: int, rule: str, bit: str = "") -> FaultRecord:
+    record = FaultRecord(fault, level, ctx.default_write, stage2=True, s2fs1walk=request.walk)
+    record.ipa, record.ipa_space, record.rule, record.bit = request.ipa, request.space, rule, bit
+    if request.s1_level is not None and "s1ptw-level-of-stage1" in ctx.system.deviates:
+        record.level = request.s1_level
+    return record
+
+
+def _early(ctx: Context, params: S2Params, request: Request) -> Iterator[FaultRecord]:
+    """The faults that need no table: T0SZ, start level, input size."""
+    if params.txsz_fault:
+        yield _record(ctx, request, FaultType.TRANSLATION, 0, "S2TxSZFaults", f"VTCR_EL2.T0SZ {params.txsz_fault}")
+    if params.bad_start:
+        yield _record(ctx, request, FaultType.TRANSLATION, 0, "S2InconsistentSL", f"VTCR_EL2: {params.bad_start}")
+    if request.ipa >> params.iasize:
+        bit = f"IPA {request.ipa:#x} needs more than the {params.iasize} bits of VTCR_EL2.T0SZ"
+        yield _record(ctx, request, FaultType.TRANSLATION, 0, "IPAIsOutOfRange", bit)
+
+
+def out_of_range(ctx: Context, address: int, oa_size: int) -> bool:
+    """Whether an address lies beyond the output size (AArch64_OAOutOfRange)."""
+    return bool(address >> oa_size) and "oa-size-unchecked" not in ctx.system.deviates
+
+
+def drop_high(ctx: Context, address: int, oa_size: int) -> int:
+    """The address a descriptor gives, without bits 51:48 where an emulator ignores them."""
+    if oa_size < 52 and "high-oa-ignored" in ctx.system.deviates:
+        return address & (1 << 48) - 1
+    return address
+
+
+def _walk(ctx: Context, params: S2Params, request: Request) -> Steps[_Found]:
+    """From the start table to a leaf (AArch64_S2Walk)."""
+    level, size, ipa = params.start_level, 1 << params.desc_log2, request.ipa
+    shift = params.shift(level)
+    pa = params.base | (ipa & (1 << params.iasize) - 1) >> shift << params.desc_log2
+    if out_of_range(ctx, pa, params.oa_size):
+        bit = f"VTTBR_EL2.BADDR beyond the {params.oa_size} bits of VTCR_EL2.PS"
+        raise Abort(_record(ctx, request, FaultType.ADDRESS_SIZE, 0, "S2Walk", bit))
+    any_block = "any-block-level" in ctx.system.deviates
+    while True:
+        record = _record(ctx, request, FaultType.NONE, level, "")
+        yield from gpt.check(ctx, pa, params.base_space, record, on_walk=True)
+        raw = read_descriptor(ctx, pa, size, params.ee, record)
+        record.entry_pa, record.entry = pa, raw
+        kind = entries.kind_of(params, raw, level, any_block)
+        yield _step(params, raw, level, pa, kind)
+        if kind is Kind.LEAF:
+            return _leaf(ctx, params, request, raw, level, pa)
+        if kind is Kind.INVALID:
+            fail(record, FaultType.TRANSLATION, "DecodeDescriptorType", "valid" if not raw & 1 else "descriptor type")
+        skl = entries.D128_SKL.get(raw) if params.d128 else 0
+        below, table = level + 1 + skl, drop_high(ctx, entries.table_address(params, raw), params.oa_size)
+        low, width = params.shift(below), params.stride * (1 + skl)
+        following = table | (ipa >> low & (1 << width) - 1) << params.desc_log2
+        if out_of_range(ctx, following, params.oa_size):
+            bit = f"NLTA beyond the {params.oa_size} bits of VTCR_EL2.PS"
+            fail(record, FaultType.ADDRESS_SIZE, "OAOutOfRange", bit)
+        if skl and entries.is_not_translated(params, raw) and ctx.nt_faults():
+            fail(record, FaultType.TRANSLATION, "BlocknTFaults", "nT")
+        if params.haft and not raw & AF and not swap_descriptor(ctx, pa, size, params.ee, raw, raw | AF):
+            continue
+        level, pa = below, following
+
+
+def fail(record: FaultRecord, fault: FaultType, rule: str, bit: str) -> None:
+    record.fault, record.rule, record.bit = fault, rule, bit
+    raise Abort(record)
+
+
+def _step(params: S2Params, raw: int, level: int, pa: int, kind: Kind) -> Step:
+    note = {Kind.TABLE: "table", Kind.LEAF: "leaf", Kind.INVALID: "invalid"}[kind]
+    layout = entries.layout_of(params, raw, level, 2)
+    return Step(rule="S2Walk", note=note, stage=2, level=level, name=f"S2 L{level}", pa=pa, raw=raw, kind=layout,
+                source="Arm ARM D8.2.9")  # fmt: skip
+
+
+def _output_space(params: S2Params, request: Request, raw: int) -> PASpace:
+    if params.security is PASpace.Secure:
+        return params.secure_output[request.space is not PASpace.Secure]
+    if params.security is PASpace.Realm and not entries.s2_ns(raw, params.d128):
+        return PASpace.Realm
+    return PASpace.NonSecure
+
+
+def _leaf(ctx: Context, params: S2Params, request: Request, raw: int, level: int, pa: int) -> _Found:
+    sh = params.sh if params.ds else entries.shareability(raw)
+    fnxs, memattr = entries.fnxs(raw), entries.memattr(raw)
+    shareability = attributes.decode_shareability(sh)
+    if params.fwb:
+        attrs = attributes.forced_write_back(request.attrs, memattr, shareability, fnxs)
+    else:
+        attrs = attributes.decode_stage2(memattr, shareability, fnxs)
+    base = drop_high(ctx, entries.leaf_address(params, raw, level), params.oa_size)
+    contiguous = entries.contiguous_log2(params, raw, level)
+    if not request.walk:
+        ctx.detail.s2_leaf = LeafInfo(level, raw, pa, params.shift(level), contiguous)
+    return _Found(raw, level, pa, contiguous, base, _output_space(params, request, raw), attrs)
+
+
+def compose(ctx: Context, base: int, address: int, size: int, contiguous: int) -> int:
+    """The output address: bits below the block and its contiguous run come from the input (StageOA)."""
+    msb = size if "contiguous-ignored" in ctx.system.deviates else size + contiguous
+    return base >> msb << msb | address & (1 << msb) - 1
+
+
+def _checks(ctx: Context, params: S2Params, request: Request, found: _Found) -> Iterator[FaultRecord]:
+    """Every check of a leaf that fails, in the architecture's order."""
+    choices, size, raw = ctx.system.choices, params.shift(found.level), found.raw
+
+    def failed(fault: FaultType, rule: str, bit: str) -> FaultRecord:
+        record = _record(ctx, request, fault, found.level, rule, bit)
+        record.entry_pa, record.entry = found.entry_pa, raw
+        return record
+
+    if found.contiguous and size + found.contiguous > params.iasize and choices.contig_misprog_faults:
+        yield failed(FaultType.TRANSLATION, "ContiguousBitFaults", "Contiguous")
+    if found.level < FINAL_LEVEL and entries.is_not_translated(params, raw) and ctx.nt_faults():
+        yield failed(FaultType.TRANSLATION, "BlocknTFaults", "nT")
+    output = compose(ctx, found.base, request.ipa, size, found.contiguous)
+    checked = found.base if "oa-size-of-descriptor" in ctx.system.deviates else output
+    if out_of_range(ctx, checked, params.oa_size):
+        yield failed(FaultType.ADDRESS_SIZE, "OAOutOfRange", f"OA beyond the {params.oa_size} bits of VTCR_EL2.PS")
+    exempt = not request.walk and ctx.is_cache_op() and not choices.af_fault_on_cache_ops
+    if not raw & AF and not params.ha and not exempt:
+        yield failed(FaultType.ACCESS_FLAG, "S2Walk", "AF")
+    if found.attrs.device >= 0 and not request.walk and misaligned(ctx):
+        yield failed(FaultType.ALIGNMENT, "S2HasAlignmentFault", "MemAttr (Device)")
+    denials = _walk_denials if request.walk else _denials
+    for rule, bit, flag, write in denials(ctx, params, request, found):
+        record = failed(FaultType.PERMISSION, rule, bit)
+        record.overlay, record.dirty_bit = flag == "overlay", flag == "dirty"
+        record.top_level, record.assured_only = flag == "toplevel", flag == "assured"
+        record.write = record.write if write is None else write
+        yield record
+
+
+def misaligned(ctx: Context) -> bool:
+    """Whether an access to Device memory has to fault for its alignment."""
+    if ctx.acctype == "IFETCH" or "no-device-alignment" in ctx.system.deviates:
+        return False
+    return ctx.acctype == "DCZero" or not ctx.access.aligned
+
+
+_Denial = tuple[str, str, str, bool | None]
+
+
+def _walk_denials(ctx: Context, params: S2Params, request: Request, found: _Found) -> Iterator[_Denial]:
+    """Permission checks of a stage 1 table access (S2CheckPermissions, AccessType_TTW)."""
+    rights = permissions.stage2(params, found.raw, el0=ctx.el == 0)
+    rule, (top0, top1) = "S2CheckPermissions", rights.top
+    if request.top_level:
+        own, other = (params.tl1, params.tl0) if request.upper else (params.tl0, params.tl1)
+        has, others = (top1, top0) if request.upper else (top0, top1)
+        if (own and not has) or (other and others and not has):
+            yield rule, "VTCR_EL2.TL1" if request.upper else "VTCR_EL2.TL0", "toplevel", None
+    if params.ptw and found.attrs.device >= 0:
+        yield rule, "HCR_EL2.PTW (Device)", "", None
+    if rights.overlay and not rights.o_r:
+        yield rule, "S2POIndex (read)", "overlay", None
+    if rights.overlay and request.update and not rights.o_w_mmu:
+        yield rule, "S2POIndex (write)", "overlay", None
+    if params.security is PASpace.Realm and found.space is not PASpace.Realm:
+        yield rule, "NS (a Realm table outside Realm memory)", "", None
+    if not rights.r_mmu:
+        yield rule, rights.lost.get("r", "S2AP[0]"), "", None
+    if request.update and not rights.w_mmu:
+        yield rule, rights.lost.get("w", "S2AP[1]"), "", None
+    if request.update and clean(params, found.raw):
+        yield rule, "dirty", "dirty", None
+
+
+def clean(params: S2Params, raw: int) -> bool:
+    """Whether a write meets a clean entry that hardware does not manage."""
+    return params.s2pie and not (params.ha and params.hd) and not raw & entries.S2_DIRTY
+
+
+def _denials(ctx: Context, params: S2Params, request: Request, found: _Found) -> Iterator[_Denial]:
+    """Permission checks of the access itself (S2CheckPermissions)."""
+    rights, rule = permissions.stage2(params, found.raw, el0=ctx.el == 0), "S2CheckPermissions"
+    lost, traits = rights.lost, ctx.access.traits
+    if assured(params, found.raw) and not request.assured:
+        yield rule, "AssuredOnly", "assured", None
+    if traits.acctype == "IFETCH":
+        if rights.overlay and not rights.o_x:
+            yield rule, "S2POIndex (execute)", "overlay", None
+        if found.attrs.device >= 0 and ctx.system.choices.device_fetch_faults:
+            yield rule, "MemAttr (fetch from Device memory)", "", None
+        if params.security is PASpace.Realm and found.space is not PASpace.Realm:
+            yield rule, "NS (fetch outside Realm memory)", "", None
+        if not rights.x:
+            yield rule, lost["x"], "", None
+        return
+    if traits.acctype in ("DC", "DCI"):
+        right, needed = ("w", True) if traits.acctype == "DCI" else ("r", ctx.el == 0)
+        over, base = (rights.o_w, rights.w) if right == "w" else (rights.o_r, rights.r)
+        if needed and rights.overlay and not over:
+            yield rule, "S2POIndex", "overlay", None
+        if needed and not base:
+            yield rule, lost[right], "", None
+        return
+    if traits.read and rights.overlay and not rights.o_r:
+        yield rule, "S2POIndex (read)", "overlay", False
+    if traits.write and rights.overlay and not rights.o_w:
+        yield rule, "S2POIndex (write)", "overlay", True
+    if traits.read and not rights.r:
+        yield rule, lost["r"], "", False
+    if traits.write and not rights.w:
+        yield rule, lost["w"], "", True
+    if traits.write and clean(params, found.raw):
+        yield rule, "dirty", "dirty", True
+
+
+_ASSURED = entries.field("S2_PAGE_4K", "AssuredOnly", "D128_S2_LEAF", "AssuredOnly")
+
+
+def assured(params: S2Params, raw: int) -> bool:
+    """Whether only accesses that stage 1 vouches for may reach this page (FEAT_THE)."""
+    return (params.d128 or params.assured_only) and bool(raw >> _ASSURED[params.d128] & 1)
+
+
+def _updated(ctx: Context, params: S2Params, request: Request, raw: int, fault: FaultRecord | None) -> int:
+    """The descriptor with the access flag and dirty state that hardware writes (D8.5)."""
+    if not params.ha:
+        return raw
+    kind, choices = fault.fault if fault else FaultType.NONE, ctx.system.choices
+    soft = kind in (FaultType.PERMISSION, FaultType.ALIGNMENT)
+    ptw_first = fault is not None and fault.bit.startswith("HCR_EL2.PTW") and "ptw-sets-af-first" in ctx.system.deviates
+    new = raw
+    if kind is FaultType.NONE or (soft and choices.af_update_on_fault) or ptw_first:
+        new |= AF
+    writes = request.update if request.walk else ctx.access.traits.write
+    managed = params.hd and (params.s2pie or raw & entries.DBM)
+    at = not request.walk and ctx.acctype == "AT" and "at-sets-dirty" not in ctx.system.deviates
+    late = kind is FaultType.ALIGNMENT and choices.dirty_update_on_fault
+    if writes and managed and not at and (request.walk or not ctx.is_cache_op()) and (kind is FaultType.NONE or late):
+        new |= entries.S2_DIRTY
+    return new
+
+
+def _output(ctx: Context, params: S2Params, request: Request, found: _Found) -> Output:
+    """The physical address and the combined attributes."""
+    pa = compose(ctx, found.base, request.ipa, params.shift(found.level), found.contiguous)
+    attrs, fetch = found.attrs, not request.walk and ctx.acctype == "IFETCH"
+    device = attrs.device >= 0
+    if fetch:
+        uncached = device or params.instruction_cd
+    else:
+        uncached = (request.walk and device and not params.ptw) or (not device and params.cd)
+    if uncached:
+        attrs = attributes.NORMAL_NC._replace(xs=attrs.xs)
+    if not params.fwb:
+        attrs = attributes.combine(request.attrs, attrs)
+    rights = permissions.stage2(params, found.raw, el0=ctx.el == 0)
+    return Output(pa, found.space, attrs, rights.mostly_read_only, params, found.raw)

@@ -1,0 +1,74 @@
+"""What an aborted or completed access reports: ISS, ISS2, HPFAR_EL2 and PAR_EL1 (Arm ARM D24.2.40, D24.2.120)."""
+
+from __future__ import annotations
+
+from ...arch.arm64.faults import ISS_DATA_ABORT, PAR_EL1, PAR_EL1_FAULT, TOP_LEVEL_BIT, FaultType
+from . import attributes
+from .access import PASpace
+from .context import Context, Detail, FaultRecord
+
+_ISS = ISS_DATA_ABORT
+_ISS2_SHIFT = 25  # ISS2 stands behind the 25 bits of ISS in that layout
+_ISS2_ASSURED, _ISS2_OVERLAY, _ISS2_DIRTY = 7, 6, 5
+
+
+def iss(ctx: Context, record: FaultRecord) -> tuple[int, int]:
+    """ISS[24:0] and ISS2[23:0] (AArch64_FaultSyndrome); ISV and what goes with it are 0."""
+    first, second = record.code, 0
+    permission = record.fault is FaultType.PERMISSION
+    cache_or_at = ctx.is_cache_op() or ctx.acctype == "AT"
+    if ctx.acctype != "IFETCH":
+        first |= _ISS["CM"].mask if cache_or_at else 0
+        first |= _ISS["WnR"].mask if cache_or_at or record.write else 0
+        second |= record.dirty_bit << _ISS2_DIRTY if permission else 0
+    if permission:
+        second |= record.overlay << _ISS2_OVERLAY | record.assured_only << _ISS2_ASSURED
+        first |= record.top_level << TOP_LEVEL_BIT
+    first |= _ISS["S1PTW"].mask if record.s2fs1walk else 0
+    return first, second
+
+
+def hpfar_valid(ctx: Context, record: FaultRecord) -> bool:
+    """Whether HPFAR_EL2 holds the faulting IPA (IPAValid)."""
+    if not record.stage2:
+        return False
+    if record.fault is FaultType.GPCF_ON_WALK:
+        return True
+    if record.fault is FaultType.PERMISSION:
+        return record.s2fs1walk or "hpfar-on-permission" in ctx.system.deviates
+    return record.fault in (FaultType.ACCESS_FLAG, FaultType.TRANSLATION, FaultType.ADDRESS_SIZE)
+
+
+def hpfar(record: FaultRecord) -> int:
+    """HPFAR_EL2: IPA[55:12] in bits 47:4, NS in bit 63."""
+    return (record.ipa or 0) >> 12 << 4 | (record.ipa_space is PASpace.NonSecure) << 63
+
+
+def par(ctx: Context, detail: Detail) -> int:
+    """PAR_EL1 as an AT instruction leaves it (AArch64_EncodePAR).
+
+    The address and attributes are those of the last stage the instruction asked for.
+    """
+    record = detail.fault
+    if record is not None:
+        return PAR_EL1_FAULT.build(
+            F=1,
+            FST=record.code,
+            PTW=record.s2fs1walk,
+            S=record.stage2,
+            RES1=1,
+            AssuredOnly=record.assured_only,
+            TopLevel=record.top_level,
+            Overlay=record.overlay,
+            DirtyBit=record.dirty_bit,
+        )
+    attrs = detail.attrs
+    assert attrs is not None
+    if "par-sh-raw" in ctx.system.deviates:
+        shareability = {0: 0b00, 1: 0b11, 2: 0b10}[attrs.shareability]
+    else:
+        shareability = attributes.encode_par_shareability(attrs)
+    ns = detail.pa_space in (PASpace.NonSecure, PASpace.Realm)
+    nse = detail.pa_space in (PASpace.Root, PASpace.Realm) if "FEAT_RME" in ctx.system.features else True
+    encoded = attributes.encode_par(attrs)
+    return PAR_EL1.build(SH=shareability, NS=ns, NSE=nse, PA=detail.pa >> 12, ATTR=encoded)
