@@ -1,0 +1,59 @@
+"""What a file is, by its content: never by its name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ..arch.errors import InputError
+from .archive import XZ_MAGIC
+
+_HEAD = 4096
+_MAGIC = {
+    b"\x7fELF": "elf",
+    XZ_MAGIC: "capture",
+    b"EMiL": "lime",
+    b"AVML": "lime",
+    b"KDUMP   ": "kdump",
+    b"makedumpfile\0\0\0\0": "kdump",
+}
+_TEXT_CONTROLS = frozenset(b"\t\n\r\x0c")
+
+
+def detect(path: Path) -> str | None:
+    """`capture`, `elf`, `lime`, `kdump`, `layout` (TOML text) or None; InputError where nothing can be read."""
+    if path.is_dir():
+        if (path / "meta.json").is_file():
+            return "capture"
+        raise InputError("a directory without meta.json is no capture", file=path)
+    head = _head(path)
+    for magic, name in _MAGIC.items():
+        if head.startswith(magic):
+            return name
+    return "layout" if _is_text(head) else None
+
+
+def _head(path: Path) -> bytes:
+    try:
+        if not path.exists():
+            raise InputError("no such file", file=path)
+        if not path.is_file():
+            raise InputError("neither a regular file nor a directory", file=path)
+        with path.open("rb") as file:
+            return file.read(_HEAD)
+    except OSError as error:
+        raise InputError(f"cannot be read: {error.strerror}", file=path) from error
+    except ValueError as error:  # a NUL in the name
+        raise InputError("not a file name", value=str(path)) from error
+
+
+def _is_text(head: bytes) -> bool:
+    """Whether it reads as UTF-8 text (its last character may be cut) with at least one `=` or `[`."""
+    if not head or any(byte < 0x20 and byte not in _TEXT_CONTROLS for byte in head):
+        return False
+    try:
+        text = head.decode("utf-8")
+    except UnicodeDecodeError as error:
+        if error.reason != "unexpected end of data" or error.start < len(head) - 4:
+            return False
+        text = head[: error.start].decode("utf-8")
+    return "=" in text or "[" in text
