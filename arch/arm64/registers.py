@@ -122,6 +122,29 @@ LAYOUTS = merge(
         title="Secure stage 2 translation table base",
         source=f"{_D24}, VSTTBR_EL2",
     ),
+    _register(
+        "ID_AA64MMFR0_EL1",
+        """PARange:4 ASIDBits:4 BigEnd:4 SNSMem:4 BigEndEL0:4 TGran16:4 TGran64:4 TGran4:4 TGran16_2:4 TGran64_2:4
+        TGran4_2:4 ExS:4 -:8 FGT:4 ECV:4""",
+        "memory model features 0",
+    ),
+    _register(
+        "ID_AA64MMFR1_EL1",
+        """HAFDBS:4 VMIDBits:4 VH:4 HPDS:4 LO:4 PAN:4 SpecSEI:4 XNX:4 TWED:4 ETS:4 HCX:4 AFP:4 nTLBPA:4 TIDCP1:4 CMOW:4
+        ECBHB:4""",
+        "memory model features 1",
+    ),
+    _register(
+        "ID_AA64MMFR2_EL1",
+        "CnP:4 UAO:4 LSM:4 IESB:4 VARange:4 CCIDX:4 NV:4 ST:4 AT:4 IDS:4 FWB:4 -:4 TTL:4 BBM:4 EVT:4 E0PD:4",
+        "memory model features 2",
+    ),
+    _register(
+        "ID_AA64MMFR3_EL1",
+        """TCRX:4 SCTLRX:4 S1PIE:4 S2PIE:4 S1POE:4 S2POE:4 AIE:4 MEC:4 D128:4 D128_2:4 SNERR:4 ANERR:4 -:4 SDERR:4
+        ADERR:4 Spec_FPACC:4""",
+        "memory model features 3",
+    ),
     _register("ESR_EL1", "ISS:25 IL EC:6 ISS2:24 -:8", "exception syndrome"),
     _register(
         "GPCCR_EL3",

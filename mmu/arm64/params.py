@@ -79,8 +79,6 @@ class Geometry:
 
     def set_start(self, level: int, *, el3: bool = False) -> None:
         """Fix the start level and with it the base of the start table (AArch64_S1TTBaseAddress)."""
-        if level > FINAL_LEVEL:
-            raise RegisterError("SKL skips beyond the last level", field="TTBR", value=self.ttbr)
         self.start_level = level
         size = self.iasize - self.shift(level) + self.desc_log2
         if self.d128:
@@ -93,6 +91,16 @@ class Geometry:
         else:
             base = self.ttbr & 0x0000_FFFF_FFFF_FFFE
         self.base = base >> size << size if size > 0 else base
+
+    def require(self, level: int) -> None:
+        """RegisterError where SKL of the base register leaves no level to look at."""
+        if level > FINAL_LEVEL:
+            raise RegisterError("SKL skips beyond the last level", field="TTBR", value=self.ttbr)
+
+    def require_start(self) -> int:
+        """The start level; one beyond the last is let through, other faults may come before its descriptor."""
+        self.require(self.start_level - 1)
+        return self.start_level
 
     def shift(self, level: int) -> int:
         """log2 of what one entry at `level` maps (TranslationSize)."""
@@ -260,7 +268,8 @@ def stage1_params(system: SystemState, regime: RegimeName, upper: int) -> S1Para
     choices = system.choices
     faults_low = feature("FEAT_LVA") or choices.txsz_below_min_faults
     params.txsz_fault = params.clamp(low, max_txsz(features, granule), faults_low, choices.txsz_above_max_faults)
-    params.set_start(params.natural_start(), el3=el == 3)
+    if not params.txsz_fault:
+        params.set_start(params.natural_start(), el3=el == 3)
     return params
 
 
@@ -352,7 +361,7 @@ def _finish_stage2(params: S2Params, features: Features, choices: Choices) -> No
     high = max_txsz(features, params.granule)
     params.txsz_fault = params.clamp(64 - limit, high, faults_low, choices.txsz_above_max_faults)
     if params.d128:
-        level = params.natural_start()
+        level = params.natural_start() if not params.txsz_fault else FINAL_LEVEL
     else:
         level = _stage2_start(params)
         params.bad_start = _bad_start(params, level, pamax, small_tables="FEAT_TTST" in features)

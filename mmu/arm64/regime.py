@@ -21,6 +21,28 @@ from .walk import full_translate
 _TCR, _TCR2 = LAYOUTS["TCR_EL1"], LAYOUTS["TCR2_EL1"]
 _SCR_DEFAULT = LAYOUTS["SCR_EL3"].build(NS=1, RW=1, HXEn=1, TCR2En=1, PIEn=1, AIEn=1, D128En=1, SCTLR2En=1)
 _HCRX_DEFAULT = LAYOUTS["HCRX_EL2"].build(TCR2En=1, D128En=1)
+_SCTLR_DEFAULT = LAYOUTS["SCTLR_EL1"].build(M=1, C=1, I=1)
+# ID register, field, least value, feature
+_IDENTIFIED = (
+    ("ID_AA64MMFR1_EL1", "HAFDBS", 1, "FEAT_HAFDBS"),
+    ("ID_AA64MMFR1_EL1", "HAFDBS", 3, "FEAT_HAFT"),
+    ("ID_AA64MMFR1_EL1", "HPDS", 1, "FEAT_HPDS"),
+    ("ID_AA64MMFR1_EL1", "PAN", 3, "FEAT_PAN3"),
+    ("ID_AA64MMFR1_EL1", "XNX", 1, "FEAT_XNX"),
+    ("ID_AA64MMFR1_EL1", "HCX", 1, "FEAT_HCX"),
+    ("ID_AA64MMFR2_EL1", "VARange", 1, "FEAT_LVA"),
+    ("ID_AA64MMFR2_EL1", "VARange", 2, "FEAT_LVA3"),
+    ("ID_AA64MMFR2_EL1", "ST", 1, "FEAT_TTST"),
+    ("ID_AA64MMFR2_EL1", "FWB", 1, "FEAT_S2FWB"),
+    ("ID_AA64MMFR2_EL1", "E0PD", 1, "FEAT_E0PD"),
+    ("ID_AA64MMFR3_EL1", "TCRX", 1, "FEAT_TCR2"),
+    ("ID_AA64MMFR3_EL1", "S1PIE", 1, "FEAT_S1PIE"),
+    ("ID_AA64MMFR3_EL1", "S2PIE", 1, "FEAT_S2PIE"),
+    ("ID_AA64MMFR3_EL1", "S1POE", 1, "FEAT_S1POE"),
+    ("ID_AA64MMFR3_EL1", "S2POE", 1, "FEAT_S2POE"),
+    ("ID_AA64MMFR3_EL1", "AIE", 1, "FEAT_AIE"),
+    ("ID_AA64MMFR3_EL1", "D128", 1, "FEAT_D128"),
+)
 _TCR2_FEATURES = {"PIE": "FEAT_S1PIE", "POE": "FEAT_S1POE", "E0POE": "FEAT_S1POE", "AIE": "FEAT_AIE",
                   "D128": "FEAT_D128", "HAFT": "FEAT_HAFT", "PnCH": "FEAT_THE"}  # fmt: skip
 
@@ -49,6 +71,25 @@ def implied_features(registers: Mapping[str, int]) -> dict[str, int]:
     found |= extended | ({"FEAT_TCR2", "FEAT_HCX"} if extended else set())
     pamax = 52 if wide else min(PA_SIZES[tcr["IPS"]], 56 if "FEAT_D128" in found else 48)
     return {"pamax": pamax, **dict.fromkeys(sorted(found), 1)}
+
+
+def identified_features(registers: Mapping[str, int]) -> dict[str, int]:
+    """The features and the physical address size that ID registers state, as far as they are given.
+
+    >>> identified_features({"ID_AA64MMFR0_EL1": 0x32310201126})
+    {'pamax': 52, 'FEAT_LPA': 1, 'FEAT_LPA2': 1}
+    """
+    found: dict[str, int] = {}
+    if "ID_AA64MMFR0_EL1" in registers:
+        fields = LAYOUTS["ID_AA64MMFR0_EL1"].decode(registers["ID_AA64MMFR0_EL1"])
+        if fields["PARange"] < len(PA_SIZES):
+            found["pamax"] = PA_SIZES[fields["PARange"]]
+        found |= {"FEAT_LPA": 1} if fields["PARange"] >= 6 else {}
+        found |= {"FEAT_LPA2": 1} if fields["TGran4"] == 1 or fields["TGran16"] == 2 else {}
+    for register, name, least, feature in _IDENTIFIED:
+        if register in registers and LAYOUTS[register][name].get(registers[register]) >= least:
+            found[feature] = 1
+    return found
 
 
 class Arm64Regime:
@@ -83,16 +124,18 @@ class Arm64Regime:
         """The regime for accesses at Exception level `el`.
 
         `registers` maps the manual's names to values. A missing SCTLR_ELx reads as translation on, a missing SCR_EL3
-        as Non-secure. `features` (FEAT_... and `pamax`) may be empty: what the registers imply is added, unless it is
-        given. RegisterError for combinations that the architecture leaves undefined.
+        as Non-secure. `features` (FEAT_... and `pamax`) may be empty: what ID registers state and what the control
+        registers imply is added, unless it is given. RegisterError for combinations that the architecture leaves
+        undefined.
         """
-        values = {"SCR_EL3": _SCR_DEFAULT, "HCRX_EL2": _HCRX_DEFAULT, f"SCTLR_EL{el}": 1, **registers}
+        values = {"SCR_EL3": _SCR_DEFAULT, "HCRX_EL2": _HCRX_DEFAULT, f"SCTLR_EL{el}": _SCTLR_DEFAULT, **registers}
         if f"TCR_EL{el}" not in values:
             raise RegisterError(f"no walk without TCR_EL{el}", field=f"TCR_EL{el}")
         for name, value in values.items():
             if value < 0 or value >> (128 if name.startswith(("TTBR", "VTTBR")) else 64):
                 raise RegisterError("the value does not fit the register", field=name, value=value)
         given = {key: value for key, value in (features or {}).items() if key == "pamax" or key in FEATURES}
+        given = {**identified_features(values), **given}
         implied = {key: value for key, value in implied_features(values).items() if key not in given}
         have = Features.make({**implied, **given})
         return cls(SystemState(values, have, choices), el, tuple(sorted(implied)))

@@ -153,7 +153,7 @@ def _ipa_read(
 
 def _walk(ctx: Context, params: S1Params) -> Steps[_Found]:
     """From the start table to a leaf (AArch64_S1Walk)."""
-    start = params.start_level
+    start = params.require_start()
     index = (ctx.va & (1 << params.iasize) - 1) >> params.shift(start)
     pa = params.base | index << params.desc_log2
     if out_of_range(ctx, pa, params.oa_size):
@@ -166,6 +166,7 @@ def _walk(ctx: Context, params: S1Params) -> Steps[_Found]:
     while True:
         record = _record(ctx, FaultType.NONE, walk.level, "")
         at = yield from _ipa_read(ctx, params, walk.pa, walk.space, walk.level, False)
+        params.require(walk.level)
         yield from gpt.check(ctx, at.pa, at.space, record, on_walk=True)
         raw = read_descriptor(ctx, at.pa, size, params.ee, record)
         record.entry_pa, record.entry = at.pa, raw

@@ -70,6 +70,9 @@ def translate(ctx: Context, request: Request) -> Steps[Output]:
     for _ in range(RETRIES):
         found = yield from _walk(ctx, params, request)
         fault = first_fault(_checks(ctx, params, request, found))
+        if not request.walk and (fault is None or fault.fault in (FaultType.ALIGNMENT, FaultType.PERMISSION)):
+            size_log2 = params.shift(found.level)
+            ctx.detail.s2_leaf = LeafInfo(found.level, found.raw, found.entry_pa, size_log2, found.contiguous)
         old, new = found.raw, _updated(ctx, params, request, found.raw, fault)
         done = new == old
         if not done:
@@ -117,7 +120,7 @@ def drop_high(ctx: Context, address: int, oa_size: int) -> int:
 
 def _walk(ctx: Context, params: S2Params, request: Request) -> Steps[_Found]:
     """From the start table to a leaf (AArch64_S2Walk)."""
-    level, size, ipa = params.start_level, 1 << params.desc_log2, request.ipa
+    level, size, ipa = params.require_start(), 1 << params.desc_log2, request.ipa
     shift = params.shift(level)
     pa = params.base | (ipa & (1 << params.iasize) - 1) >> shift << params.desc_log2
     if out_of_range(ctx, pa, params.oa_size):
@@ -125,6 +128,7 @@ def _walk(ctx: Context, params: S2Params, request: Request) -> Steps[_Found]:
         raise Abort(_record(ctx, request, FaultType.ADDRESS_SIZE, 0, "S2Walk", bit))
     any_block = "any-block-level" in ctx.system.deviates
     while True:
+        params.require(level)
         record = _record(ctx, request, FaultType.NONE, level, "")
         yield from gpt.check(ctx, pa, params.base_space, record, on_walk=True)
         raw = read_descriptor(ctx, pa, size, params.ee, record)
@@ -179,8 +183,6 @@ def _leaf(ctx: Context, params: S2Params, request: Request, raw: int, level: int
         attrs = attributes.decode_stage2(memattr, shareability, fnxs)
     base = drop_high(ctx, entries.leaf_address(params, raw, level), params.oa_size)
     contiguous = entries.contiguous_log2(params, raw, level)
-    if not request.walk:
-        ctx.detail.s2_leaf = LeafInfo(level, raw, pa, params.shift(level), contiguous)
     return _Found(raw, level, pa, contiguous, base, _output_space(params, request, raw), attrs)
 
 

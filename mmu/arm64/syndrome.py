@@ -17,12 +17,13 @@ def iss(ctx: Context, record: FaultRecord) -> tuple[int, int]:
     first, second = record.code, 0
     permission = record.fault is FaultType.PERMISSION
     cache_or_at = ctx.is_cache_op() or ctx.acctype == "AT"
-    if ctx.acctype != "IFETCH":
+    # A granule protection fault on the output reports neither WnR nor CM (GranuleProtectionCheck, no access recorded).
+    if ctx.acctype != "IFETCH" and record.fault is not FaultType.GPCF_ON_OUTPUT:
         first |= _ISS["CM"].mask if cache_or_at else 0
         first |= _ISS["WnR"].mask if cache_or_at or record.write else 0
-        second |= record.dirty_bit << _ISS2_DIRTY if permission else 0
     if permission:
         second |= record.overlay << _ISS2_OVERLAY | record.assured_only << _ISS2_ASSURED
+        second |= record.dirty_bit << _ISS2_DIRTY
         first |= record.top_level << TOP_LEVEL_BIT
     first |= _ISS["S1PTW"].mask if record.s2fs1walk else 0
     return first, second

@@ -48,7 +48,7 @@ def _run(ctx: Context, detail: Detail) -> Steps[None]:
         second = yield from stage2.translate(ctx, request)
         pa, space, attrs = second.pa, second.space, second.attrs
     if not ctx.is_cache_op() or ctx.system.choices.gpc_on_cache_ops:
-        record = FaultRecord(FaultType.NONE, 0, ctx.default_write)
+        record = FaultRecord(FaultType.NONE, 0)
         yield from gpt.check(ctx, pa, space, record, on_walk=False)
     detail.pa, detail.pa_space, detail.attrs = pa, space, attrs
     detail.rights = int(_rights(ctx, first, second))
