@@ -82,7 +82,7 @@ class Arm64Linux(Linux):
         self._simple = {_F.USER: _USER, _F.YOUNG: _AF, _F.SPECIAL: _SPECIAL, _F.CONTIG: _CONT}
         for name in ("DEVMAP", "UFFD_WP"):
             if name in self.software:
-                self._simple[_F[name]] = self.software.mask(name)
+                self._simple[LinuxFlags[name]] = self.software.mask(name)
 
     @property
     def physmem_bits(self) -> int:
