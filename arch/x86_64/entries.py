@@ -40,4 +40,49 @@ PDE = _table("PDE", "page-directory entry that points at a page table", "table 5
 PDE_2M = _leaf("PDE_2M", 21, "page-directory entry that maps a 2-MByte page", "table 5-18")
 PTE = _leaf("PTE", 12, "page-table entry that maps a 4-KByte page", "table 5-20")
 
-LAYOUTS = merge(PML5E, PML4E, PDPTE, PDPTE_1G, PDE, PDE_2M, PTE)
+
+def _pae(name: str, *middle: Renamed, title: str, section: str) -> Layout:
+    """PAE entries: bits 62:52 are reserved, not ignored; no protection keys, no R."""
+    fields = [*middle, address("ADDR", 52 - sum(f.sizeof() for f in middle)), res0(11), bit("XD")]
+    return Layout(name, *fields, title=title, source=f"Intel SDM volume 3A {section}")
+
+
+def _legacy(name: str, *fields: Renamed, title: str, section: str) -> Layout:
+    """32-bit paging: 4-byte entries without XD."""
+    return Layout(name, *fields, title=title, source=f"Intel SDM volume 3A {section}")
+
+
+PAE_PDPTE = Layout(
+    "PAE_PDPTE", bit("P"), res0(2), bit("PWT"), bit("PCD"), res0(4), ignored(3), address("ADDR", 40), res0(12),
+    title="PAE paging: page-directory-pointer-table entry, loaded with CR3", source="Intel SDM volume 3A table 5-8",
+)  # fmt: skip
+PAE_PDE = _pae(
+    "PAE_PDE", *_flags(), ignored(), bit("PS"), ignored(4), title="PAE paging: points at a page table",
+    section="table 5-10",
+)  # fmt: skip
+PAE_PDE_2M = _pae(
+    "PAE_PDE_2M", *_flags(), bit("D"), bit("PS"), bit("G"), ignored(3), bit("PAT"), res0(8),
+    title="PAE paging: maps a 2-MByte page", section="table 5-9",
+)  # fmt: skip
+PAE_PTE = _pae(
+    "PAE_PTE", *_flags(), bit("D"), bit("PAT"), bit("G"), ignored(3), title="PAE paging: maps a 4-KByte page",
+    section="table 5-11",
+)  # fmt: skip
+PDE32 = _legacy(
+    "PDE32", *_flags(), ignored(), bit("PS"), ignored(4), address("ADDR", 20),
+    title="32-bit paging: points at a page table", section="table 5-5",
+)  # fmt: skip
+PDE32_4M = _legacy(
+    "PDE32_4M", *_flags(), bit("D"), bit("PS"), bit("G"), ignored(3), bit("PAT"), bits("ADDR_39_32", 8), res0(),
+    address("ADDR", 10), title="32-bit paging with PSE: maps a 4-MByte page, PSE-36 address bits",
+    section="table 5-4",
+)  # fmt: skip
+PTE32 = _legacy(
+    "PTE32", *_flags(), bit("D"), bit("PAT"), bit("G"), ignored(3), address("ADDR", 20),
+    title="32-bit paging: maps a 4-KByte page", section="table 5-6",
+)  # fmt: skip
+
+LAYOUTS = merge(
+    PML5E, PML4E, PDPTE, PDPTE_1G, PDE, PDE_2M, PTE,
+    PAE_PDPTE, PAE_PDE, PAE_PDE_2M, PAE_PTE, PDE32, PDE32_4M, PTE32,
+)  # fmt: skip

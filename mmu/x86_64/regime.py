@@ -4,21 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from ...arch.errors import RegisterError
 from ...arch.layout import RES0, Layout
 from ...arch.x86_64 import entries
-from ...arch.x86_64.registers import CR0, CR3, CR4, EFER
+from ...arch.x86_64.registers import CR0, CR3, CR4, EFER, RFLAGS
 from ..memory import Memory
 from ..regime import Entry, EntryType, Tree
 from ..walk import Access, Level, Walk
+from .modes import PAE, Mode, legacy, long_mode
 
-_NAMES = {5: ("PML5E", "PGD"), 4: ("PML4E", "P4D"), 3: ("PDPTE", "PUD"), 2: ("PDE", "PMD"), 1: ("PTE", "PTE")}
-_TABLES = {5: entries.PML5E, 4: entries.PML4E, 3: entries.PDPTE, 2: entries.PDE, 1: entries.PTE}
-_LEAVES = {3: entries.PDPTE_1G, 2: entries.PDE_2M, 1: entries.PTE}
-_PS = entries.PDE["PS"].mask
-_P = entries.PTE["P"].mask
-_XD = entries.PTE["XD"].mask
+_PS, _P, _XD = entries.PDE["PS"].mask, entries.PTE["P"].mask, entries.PTE["XD"].mask
+_BIT8 = entries.PDE_2M["G"].mask
+_ADDR_39_32 = entries.PDE32_4M["ADDR_39_32"]
+_PAE_BASE = (1 << 32) - 32  # CR3 bits 31:5 (Intel SDM volume 3A table 5-7)
 _DEFAULTS = {
     "CR0": CR0.build(PE=1, WP=1, PG=1),
     "CR4": CR4.build(PAE=1),
@@ -26,99 +26,131 @@ _DEFAULTS = {
     "RFLAGS": 2,
     "PKRU": 0,
     "PKRS": 0,
-    "PAT": 0x0007_0406_0007_0406,  # the value at reset (Intel SDM volume 3A 13.12.4)
+    "IA32_PAT": 0x0007_0406_0007_0406,  # the value at reset (Intel SDM volume 3A 13.12.4)
 }
-_FEATURES: dict[str, int] = {"maxphyaddr": 52, "gbpages": 1}
-
-
-def _levels(depth: int, gbpages: int) -> tuple[Level, ...]:
-    names = dict(_NAMES)
-    if depth == 4:
-        names[4] = ("PML4E", "PGD")  # Linux folds the P4D away
-    leaf = {1, 2, 3} if gbpages else {1, 2}
-    return tuple(Level(n, *names[n], 12 + 9 * (n - 1), 9, n in leaf) for n in range(depth, 0, -1))
+_SAID = ("CR0", "CR4", "EFER")  # what else is assumed changes nothing or is said by `describe`
+_FEATURES: dict[str, int | str] = {"maxphyaddr": 52, "gbpages": 1, "vendor": "intel", "c_bit": 0}
+_SWITCHES = (
+    (CR0, ("WP",)), (CR4, ("PSE", "PGE", "PCIDE", "SMEP", "SMAP", "PKE", "CET", "PKS", "LASS", "LAM_SUP")),
+    (CR3, ("LAM_U48", "LAM_U57")), (EFER, ("NXE",)), (RFLAGS, ("AC",)),
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
 class X86Regime:
-    """Long-mode paging with 4 or 5 levels.
+    """A walk plan: the mode, the registers that decide, and the processor's properties.
 
     >>> regime = X86Regime.from_registers({"CR3": 0x1000}, {"maxphyaddr": 46})
-    >>> regime.depth, [level.name for level in regime.levels], regime.trees[1].va_start == 0xffff_8000_0000_0000
-    (4, ['PML4E', 'PDPTE', 'PDE', 'PTE'], True)
+    >>> regime.mode.name, [level.name for level in regime.levels], hex(regime.trees[1].va_start)
+    ('4-level paging', ['PML4E', 'PDPTE', 'PDE', 'PTE'], '0xffff800000000000')
     """
 
-    cr0: int
-    cr3: int
-    cr4: int
-    efer: int
-    rflags: int
-    pat: int
+    registers: Mapping[str, int]
+    mode: Mode
     maxphyaddr: int
-    gbpages: int
+    vendor: str
+    c_bit: int
     assumed: tuple[str, ...] = ()
-    arch: str = "x86_64"
-    levels: tuple[Level, ...] = field(default=(), compare=False)
+    arch: str = field(default="x86_64", init=False)
 
     @classmethod
     def from_registers(cls, registers: Mapping[str, int], features: Mapping[str, int | str]) -> X86Regime:
-        """Build and check; registers that are not given get the defaults of `describe()['assumed']`.
+        """Build and check; what the registers lack gets the defaults that `describe()["assumed"]` names.
 
-        RegisterError where CR3 is missing, paging is off, the processor is not in long mode, or bits are reserved.
+        Features: `maxphyaddr` (32 to 52), `gbpages` (1-GByte pages, CPUID 80000001H:EDX[26]), `vendor` (`intel` or
+        `amd`: there bit 8 is reserved in upper entries), `c_bit` (SEV: position of the encryption bit, 0 for none).
+        RegisterError where CR3 is missing, paging is off, or a value is undefined.
         """
         if "CR3" not in registers:
             raise RegisterError("no root: the registers lack CR3", field="CR3")
-        assumed = tuple(name for name in ("CR0", "CR4", "EFER") if name not in registers)
         value = {name: registers.get(name, default) for name, default in _DEFAULTS.items()}
-        feature = {name: int(features.get(name, default)) for name, default in _FEATURES.items()}
-        if not 32 <= feature["maxphyaddr"] <= 52:
-            raise RegisterError("MAXPHYADDR lies between 32 and 52", field="maxphyaddr", value=feature["maxphyaddr"])
-        cr3 = registers["CR3"]
-        _check(value, cr3, feature["maxphyaddr"])
-        depth = 5 if CR4["LA57"].get(value["CR4"]) else 4
-        return cls(
-            value["CR0"], cr3, value["CR4"], value["EFER"], value["RFLAGS"], value["PAT"],
-            feature["maxphyaddr"], feature["gbpages"], assumed, levels=_levels(depth, feature["gbpages"]),
-        )  # fmt: skip
+        value["CR3"] = registers["CR3"]
+        if unknown := set(features) - set(_FEATURES):
+            raise RegisterError(f"x86 walks know no such feature ({', '.join(_FEATURES)})", field=min(unknown))
+        feature = {**_FEATURES, **features}
+        maxphyaddr, vendor = int(feature["maxphyaddr"]), str(feature["vendor"])
+        if not 32 <= maxphyaddr <= 52:
+            raise RegisterError("MAXPHYADDR lies between 32 and 52", field="maxphyaddr", value=maxphyaddr)
+        if vendor not in ("intel", "amd"):
+            raise RegisterError("the vendor is intel or amd", field="vendor", value=vendor)
+        mode = _mode(value, bool(feature["gbpages"]))
+        assumed = tuple(name for name in _SAID if name not in registers)
+        regime = cls(value, mode, maxphyaddr, vendor, int(feature["c_bit"]), assumed)
+        if regime.root >> maxphyaddr:
+            raise RegisterError(f"the root lies beyond MAXPHYADDR={maxphyaddr}", field="CR3", value=value["CR3"])
+        return regime
 
     @property
-    def depth(self) -> int:
-        return len(self.levels)
+    def levels(self) -> tuple[Level, ...]:
+        return self.mode.levels
 
     @property
-    def va_bits(self) -> int:
-        return self.levels[0].shift + self.levels[0].index_bits
+    def is_long(self) -> bool:
+        return self.mode.va_bits > 32
 
-    @property
+    @cached_property
     def root(self) -> int:
-        return self.cr3 & CR3.address_mask
+        """The address of the root table, without PCID or cache bits and without the C-bit."""
+        cr3 = self.registers["CR3"]
+        if self.mode is PAE:
+            return cr3 & _PAE_BASE
+        base = cr3 & CR3.address_mask & ~self.c_mask
+        return base if self.is_long else base & (1 << 32) - 1
 
-    def flag(self, layout: Layout, name: str) -> bool:
-        """A register bit by its name: flag(CR4, "SMEP")."""
-        value = {"CR0": self.cr0, "CR4": self.cr4, "EFER": self.efer, "RFLAGS": self.rflags}[layout.name]
-        return bool(value & layout[name].mask)
+    @property
+    def c_mask(self) -> int:
+        """The bit that SEV takes out of every address, as a mask."""
+        return 1 << self.c_bit if self.c_bit else 0
+
+    @cached_property
+    def on(self) -> frozenset[str]:
+        """The switches that are set, by name: WP, SMEP, NXE ..."""
+        pairs = ((layout, name) for layout, names in _SWITCHES for name in names)
+        return frozenset(name for layout, name in pairs if self.registers[layout.name] & layout[name].mask)
 
     @property
     def trees(self) -> tuple[Tree, ...]:
-        half = 1 << self.va_bits - 1
-        low = Tree("CR3", self.root, self.levels, 0, half)
-        return low, Tree("CR3", self.root, self.levels, (1 << 64) - half, 1 << 64)
+        size = self.mode.entry_size
+        if not self.is_long:
+            return (Tree("CR3", self.root, self.levels, 0, 1 << 32, size),)
+        half = 1 << self.mode.va_bits - 1
+        low = Tree("CR3", self.root, self.levels, 0, half, size)
+        return low, Tree("CR3", self.root, self.levels, (1 << 64) - half, 1 << 64, size)
 
-    def reserved_mask(self, layout: Layout) -> int:
-        """The bits that make a present entry of this kind fault: declared RES0, address bits from MAXPHYADDR, XD."""
-        beyond = layout.address_mask >> self.maxphyaddr << self.maxphyaddr
-        return layout.role_mask(RES0) | beyond | (0 if self.flag(EFER, "NXE") else _XD)
+    @cached_property
+    def _reserved(self) -> dict[str, int]:
+        """By layout name the bits that make a present entry fault: RES0, addresses from MAXPHYADDR up, XD without NXE."""
+        masks = {}
+        for layout in (*self.mode.tables.values(), *self.mode.leaves.values()):
+            beyond = layout.address_mask >> self.maxphyaddr << self.maxphyaddr & ~self.c_mask
+            masks[layout.name] = layout.role_mask(RES0) & ~self.c_mask | beyond
+            if "XD" in layout and "NXE" not in self.on:
+                masks[layout.name] |= _XD
+        if self.vendor == "amd" and self.is_long:
+            for layout in (entries.PML5E, entries.PML4E, entries.PDPTE):  # AMD APM volume 2 5.3.3
+                masks[layout.name] |= _BIT8
+        return masks
 
     def layout(self, level: Level, raw: int) -> Layout:
-        """How an entry found at `level` is to be read: as a leaf where PS is set (or always at the last level)."""
-        if level.number == 1 or (raw & _PS and level.number in _LEAVES):
-            return _LEAVES[level.number]
-        return _TABLES[level.number]
+        """How an entry found at `level` is to be read: as a leaf at the last level, or where PS is set and counts."""
+        if level.number == 1 or (raw & _PS and level.number in self.mode.leaves):
+            return self.mode.leaves[level.number]
+        return self.mode.tables[level.number]
 
     def reserved(self, level: Level, raw: int) -> int:
-        """The set reserved bits of a present entry (Intel SDM volume 3A 5.5.4 and 5.7)."""
-        bits = raw & self.reserved_mask(self.layout(level, raw))
-        return bits | (raw & _PS if level.number > 1 and not level.leaf else 0)
+        """The set reserved bits of a present entry (Intel SDM volume 3A 5.7)."""
+        bits = raw & self._reserved[self.layout(level, raw).name]
+        forbidden = self.is_long and level.number > 1 and not level.leaf
+        return bits | (raw & _PS if forbidden else 0)
+
+    def is_leaf(self, level: Level, raw: int) -> bool:
+        return level.number == 1 or (level.leaf and bool(raw & _PS))
+
+    def address(self, level: Level, raw: int) -> int:
+        """The address in a present entry without reserved bits: the next table's, or the page's."""
+        layout = self.layout(level, raw)
+        pa = raw & layout.address_mask & ~self.c_mask
+        return pa | _ADDR_39_32.get(raw) << 32 if layout is entries.PDE32_4M else pa
 
     def classify(self, level: Level, raw: int) -> Entry:
         """What the hardware makes of the entry `raw` found at `level`."""
@@ -127,32 +159,35 @@ class X86Regime:
             return Entry(EntryType.NONE, 0, layout)
         if self.reserved(level, raw):
             return Entry(EntryType.RESERVED, 0, layout)
-        leaf = level.number == 1 or bool(raw & _PS)
-        return Entry(EntryType.LEAF if leaf else EntryType.TABLE, raw & layout.address_mask, layout)
+        kind = EntryType.LEAF if self.is_leaf(level, raw) else EntryType.TABLE
+        return Entry(kind, self.address(level, raw), layout)
 
     def walk(self, memory: Memory, va: int, access: Access | None = None, *, update: bool = False) -> Walk:
         """Walk `va`; see `mmu.x86_64.walk`."""
+        from .access import X86Access
         from .walk import walk
 
-        return walk(self, memory, va, access or Access(), update=update)
+        return walk(self, memory, va, X86Access.of(access), update=update)
 
     def describe(self) -> Mapping[str, object]:
         """Mode, widths and the switches that are on."""
-        on = [n for n in ("WP",) if self.flag(CR0, n)] + [n for n in ("SMEP", "SMAP", "PGE") if self.flag(CR4, n)]
         return {
-            "mode": f"{self.depth}-level paging",
-            "va_bits": self.va_bits,
+            "mode": self.mode.name,
+            "va_bits": self.mode.va_bits,
             "maxphyaddr": self.maxphyaddr,
             "root": f"{self.root:#x}",
-            "switches": " ".join(on + (["NXE"] if self.flag(EFER, "NXE") else [])),
+            "switches": " ".join(name for _, names in _SWITCHES for name in names if name in self.on),
             "assumed": " ".join(self.assumed) or "nothing",
         }
 
 
-def _check(value: Mapping[str, int], cr3: int, maxphyaddr: int) -> None:
-    if not value["CR0"] & CR0["PG"].mask:
-        raise RegisterError("paging is off (CR0.PG=0): there is nothing to walk", field="CR0", value=value["CR0"])
-    if not value["EFER"] & EFER["LMA"].mask or not value["CR4"] & CR4["PAE"].mask:
-        raise RegisterError("not in long mode (needs EFER.LMA=1 and CR4.PAE=1)", field="EFER", value=value["EFER"])
-    if cr3 & CR3.address_mask >> maxphyaddr << maxphyaddr:
-        raise RegisterError(f"the root lies beyond MAXPHYADDR={maxphyaddr}", field="CR3", value=cr3)
+def _mode(value: Mapping[str, int], gbpages: bool) -> Mode:
+    cr0, cr4, efer = value["CR0"], value["CR4"], value["EFER"]
+    if not cr0 & CR0.mask("PG") or not cr0 & CR0.mask("PE"):
+        raise RegisterError("paging is off (CR0.PG or CR0.PE is 0): there is nothing to walk", field="CR0", value=cr0)
+    pae = bool(cr4 & CR4.mask("PAE"))
+    if not efer & EFER.mask("LMA"):
+        return PAE if pae else legacy(bool(cr4 & CR4.mask("PSE")))
+    if not pae:
+        raise RegisterError("long mode needs CR4.PAE=1", field="CR4", value=cr4)
+    return long_mode(5 if cr4 & CR4.mask("LA57") else 4, gbpages)
