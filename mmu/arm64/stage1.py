@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from ...arch.arm64.faults import FaultType
@@ -175,8 +175,10 @@ def _walk(ctx: Context, params: S1Params) -> Steps[_Found]:
             yield _step(params, walk, raw, at.pa, "invalid")
             fail(record, FaultType.TRANSLATION, "DecodeDescriptorType", "valid" if not raw & 1 else "descriptor type")
         if kind is Kind.LEAF:
-            yield _step(params, walk, raw, at.pa, "leaf")
-            return _leaf(ctx, params, walk, raw, at)
+            found = _leaf(ctx, params, walk, raw, at)
+            rights = Rights(sum(r for r in Rights if allows(ctx, params, found.leaf, r)))
+            yield replace(_step(params, walk, raw, at.pa, "leaf"), rights=rights)
+            return found
         yield from _next_table(ctx, params, walk, raw, at, record)
 
 
@@ -306,6 +308,16 @@ def _checks(ctx: Context, params: S1Params, found: _Found) -> Iterator[FaultReco
         record.overlay, record.dirty_bit = flag == "overlay", flag == "dirty"
         record.write = record.write if write is None else write
         yield record
+
+
+def allows(ctx: Context, params: S1Params, leaf: S1Leaf, right: Rights) -> bool:
+    """Whether stage 1 alone grants one of the six plain accesses."""
+    user, letter = right >= Rights.UR, "rwx"[(right.bit_length() - 1) % 3]
+    if user and (params.e0pd or not params.regime.unprivileged):
+        return False
+    if not controls(params, leaf, ctx, el0=user, fetch=letter == "x").allows(letter):
+        return False
+    return not (letter == "w" and params.pie and not (params.ha and params.hd) and leaf.raw & entries.AP2)
 
 
 _Denial = tuple[str, str, str, bool | None]

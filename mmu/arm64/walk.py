@@ -13,10 +13,9 @@ from ..walk import Fault, Outcome, Rights, Translation, Walk
 from . import gpt, permissions, stage1, stage2, syndrome
 from .access import Arm64Access
 from .context import Abort, Context, Detail, FaultRecord, Port, Steps
-from .entries import AP2
 from .system import SystemState
 
-_VALID_RIGHTS = ("r", "w", "x")
+_LETTERS = "rwx"
 
 
 def make_context(
@@ -56,25 +55,15 @@ def _run(ctx: Context, detail: Detail) -> Steps[None]:
 
 def _rights(ctx: Context, first: stage1.Output, second: stage2.Output | None) -> Rights:
     """Which of the six plain accesses succeed: EL1 (or the regime's own level) for the kernel, EL0 for the user."""
-    rights = 0
-    for user in (False, True):
+    params, leaf, rights = first.params, first.leaf, Rights(0)
+    for right in Rights:
+        user, letter = right >= Rights.UR, _LETTERS[(right.bit_length() - 1) % 3]
         if user and not ctx.regime.unprivileged:
-            break
-        for i, right in enumerate(_VALID_RIGHTS):
-            if _stage1_allows(ctx, first, right, user) and _stage2_allows(ctx, first, second, right, user):
-                rights |= 1 << i + (3 if user else 0)
-    return Rights(rights)
-
-
-def _stage1_allows(ctx: Context, first: stage1.Output, right: str, user: bool) -> bool:
-    params, leaf = first.params, first.leaf
-    if params is None or leaf is None:
-        return True
-    if user and params.e0pd:
-        return False
-    if not stage1.controls(params, leaf, ctx, el0=user, fetch=right == "x").allows(right):
-        return False
-    return not (right == "w" and params.pie and not (params.ha and params.hd) and leaf.raw & AP2)
+            continue
+        first_allows = params is None or leaf is None or stage1.allows(ctx, params, leaf, right)
+        if first_allows and _stage2_allows(ctx, first, second, letter, user):
+            rights |= right
+    return rights
 
 
 def _stage2_allows(
