@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..walk import Fault, Outcome
 from .jit import helper
 
 U64 = np.uint64
@@ -31,6 +32,18 @@ _8, _16, _24, _32, _BYTE = U64(8), U64(16), U64(24), U64(32), U64(255)
 def pack(rights: Any, page_shift: Any, level: Any, fault: Any, code: Any) -> Any:
     """The info word: all arguments uint64, `level` as its low byte (-1 is 255)."""
     return rights | page_shift << _8 | (level & _BYTE) << _16 | fault << _24 | code << _32
+
+
+def pack_info(result: Outcome, faults: Sequence[str]) -> int:
+    """The info word of a reference walk's outcome.
+
+    >>> hex(pack_info(Fault(va=0, name="#PF", code=4, rule="", level=1), ("", "#PF")))
+    '0x401010000'
+    """
+    level = (NO_LEVEL if result.level is None else result.level) & 0xFF
+    if isinstance(result, Fault):
+        return level << 16 | faults.index(result.name) << 24 | result.code << 32
+    return int(result.rights) | result.page_shift << 8 | level << 16
 
 
 @dataclass(frozen=True, slots=True)

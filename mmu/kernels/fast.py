@@ -38,8 +38,7 @@ _NONE = U64(0xFFFF_FFFF_FFFF_FFFF)
 class Format(NamedTuple):
     """The shape of a table tree; masks and shifts are read back from arch/, all uint64.
 
-    A table entry satisfies `e & (table_mask | plan.bad) == table_value`, a page at the last level the same with
-    `page_mask` and `page_value`, a block above it with `block_mask` and `block_value`. Rights are an index into
+    Rights are an index into
     `Plan.lut` that is OR-ed together from the leaf `(leaf ^ leaf_flip)` and from all tables `(t ^ table_flip)`,
     two bits at two places each.
     """
@@ -48,17 +47,9 @@ class Format(NamedTuple):
     stride: Any
     top_shift: Any
     half_bit: Any
-    table_mask: Any
-    table_value: Any
-    page_mask: Any
-    page_value: Any
-    block_mask: Any
-    block_value: Any
     address: Any  # address bits in place
     high: Any  # address bits that lie elsewhere in the entry ...
     high_shift: Any  # ... and how far up they belong
-    higher: Any
-    higher_shift: Any
     leaf_flip: Any
     table_flip: Any
     low_shift: Any  # where the rights index takes bits 1:0 from a leaf ...
@@ -77,14 +68,15 @@ class Format(NamedTuple):
 class PlanFields(NamedTuple):
     """One regime and one access: what depends on register values, all uint64.
 
-    The first five are host addresses of arrays of words, indexed by `half` of the address space or by `depth` from
-    the root.
+    An entry that a form may follow satisfies `e & mask == value`. The first six are host addresses of arrays of words,
+    indexed by `half` of the address space or by `depth` from the root.
     """
 
     range_info: Any  # [half]: the info word of an address outside
     none_info: Any  # [depth]: the info word of a not-present entry
     lut: Any  # [depth, LUT_ROW]: the info word of a success, 0 where refused
-    block_bad: Any  # [depth]: bits that must be 0 in a block
+    block_mask: Any  # [depth]
+    block_value: Any  # [depth]
     group: Any  # [depth]: address bits below a contiguous group
     root: Any  # of the lower half
     root_up: Any  # of the upper half
@@ -92,8 +84,10 @@ class PlanFields(NamedTuple):
     inside_up: Any
     outside: Any  # the address bits that have to equal the half's bit
     outside_up: Any
-    bad: Any  # bits that must be 0 in a table entry
-    page_bad: Any  # bits that must be 0 in a page entry
+    table_mask: Any
+    table_value: Any
+    page_mask: Any
+    page_value: Any
     fold: Any  # the bits of table entries that count
     need_leaf: Any  # bits of the flipped leaf that ask for an update
     need_table: Any  # the same for the flipped tables
@@ -129,7 +123,7 @@ def _at(array: Any, index: Any) -> Any:
 @helper
 def _address(f: Any, e: Any) -> Any:
     """The output address bits of an entry."""
-    return e & f.address | (e & f.high) << f.high_shift | (e & f.higher) << f.higher_shift
+    return e & f.address | (e & f.high) << f.high_shift
 
 
 @helper
@@ -149,7 +143,7 @@ def _descend(f: Any, view: Any, plan: Any, v: Any, root: Any) -> Any:
     table, shift, tab, e, ok = root, f.top_shift, _0, _0, True
     while shift != f.page_shift:
         ok, e = load(view, _0, table + ((v >> shift & index) << _3))
-        if unlikely(not ok or e & (f.table_mask | plan.bad) != f.table_value):
+        if unlikely(not ok or e & plan.table_mask != plan.table_value):
             break
         tab |= e ^ f.table_flip
         table = _address(f, e)
@@ -182,7 +176,7 @@ def _page(f: Any, plan: Any, va: Any, ok: Any, e: Any, tab: Any) -> Any:
     """(info, pa, update wanted) of an entry of the last level."""
     depth = _depth(f, f.page_shift)
     info, pa, update = _answer(f, plan, va, e, tab, depth, f.page_shift)
-    if unlikely(not ok or e & (f.page_mask | plan.page_bad) != f.page_value or info == _0):
+    if unlikely(not ok or e & plan.page_mask != plan.page_value or info == _0):
         update, pa, info = _0, _0, REDO
         if ok and e & _1 == _0:
             info = _at(plan.none_info, depth)
@@ -194,7 +188,7 @@ def _block(f: Any, plan: Any, va: Any, ok: Any, e: Any, tab: Any, shift: Any) ->
     """(info, pa, update wanted) of an entry above the last level that is no table."""
     depth = _depth(f, shift)
     info, pa, update = _answer(f, plan, va, e, tab, depth, shift)
-    if not ok or e & (f.block_mask | _at(plan.block_bad, depth)) != f.block_value or info == _0:
+    if not ok or e & _at(plan.block_mask, depth) != _at(plan.block_value, depth) or info == _0:
         update, pa, info = _0, _0, REDO
         if ok and e & _1 == _0:
             info = _at(plan.none_info, depth)
@@ -209,7 +203,7 @@ def _update(f: Any, view: Any, plan: Any, v: Any, root: Any) -> None:
     while True:
         at = table + ((v >> shift & index) << _3)
         e = load(view, _0, at)[1]
-        if shift == f.page_shift or e & (f.table_mask | plan.bad) != f.table_value:
+        if shift == f.page_shift or e & plan.table_mask != plan.table_value:
             break
         if (e ^ f.table_flip) & plan.need_table:
             change_bits(view, _0, at, plan.set_table, _0)
