@@ -28,6 +28,9 @@ D128_NT, D128_CONTIGUOUS, D128_GP = _D128.mask("nT"), _D128.mask("Contiguous"), 
 DISCH = _D128_TABLE.mask("DisCH")
 D128_SKL = _D128["SKL"]
 ADDRESS_48 = (1 << 48) - 1
+# for the compiled walker: where address bits 51:48 stand with LPA, 51:50 with LPA2; AttrIndx, MemAttr, SH, FnXS, XN
+HIGH_SHIFTS = (_LPA["OA_51_48"].shift, _LPA2["OA_51_50"].shift)
+FIELD_SHIFTS = tuple(f.shift for f in (_PAGE["AttrIndx"], _S2["MemAttr"], _PAGE["SH"], _S2["FnXS"], _S2["XN"]))
 
 
 class Kind(Enum):

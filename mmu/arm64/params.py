@@ -209,8 +209,10 @@ def stage1_params(system: SystemState, regime: RegimeName, upper: int) -> S1Para
 
     encoded = t("TG1" if upper else "TG0")
     granule = (TG1 if upper else TG0).get(encoded)
-    if granule is None:
+    epd = regime.unprivileged and bool(ranged("EPD"))
+    if granule is None and not epd:
         raise reserved_granule(tcr, "TG1" if upper else "TG0", system.registers.get(tcr, 0))
+    granule = granule or 12  # of a half that is off
     d128 = feature("FEAT_D128") and regime.title != "EL2" and bool(extended("D128"))
     pie = d128 or (feature("FEAT_S1PIE") and bool(extended("PIE")))
     ha = feature("FEAT_HAFDBS") and bool(t("HA"))
@@ -235,7 +237,7 @@ def stage1_params(system: SystemState, regime: RegimeName, upper: int) -> S1Para
         regime=regime,
         upper=upper,
         tcr=tcr,
-        epd=regime.unprivileged and bool(ranged("EPD")),
+        epd=epd,
         tbi=bool(ranged("TBI")),
         tbid=bool(ranged("TBID")),
         mtx=feature("FEAT_MTE4") and bool(ranged("MTX")),

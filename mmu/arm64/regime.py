@@ -124,9 +124,9 @@ class Arm64Regime:
         """The regime for accesses at Exception level `el`.
 
         `registers` maps the manual's names to values. A missing SCTLR_ELx reads as translation on, a missing SCR_EL3
-        as Non-secure. `features` (FEAT_... and `pamax`) may be empty: what ID registers state and what the control
-        registers imply is added, unless it is given. RegisterError for combinations that the architecture leaves
-        undefined.
+        as Non-secure; without TTBR1_EL1 the upper half is off. `features` (FEAT_... and `pamax`) may be empty: what ID
+        registers state and what the control registers imply is added, unless it is given. RegisterError for
+        combinations that the architecture leaves undefined.
         """
         values = {"SCR_EL3": _SCR_DEFAULT, "HCRX_EL2": _HCRX_DEFAULT, f"SCTLR_EL{el}": _SCTLR_DEFAULT, **registers}
         if f"TCR_EL{el}" not in values:
@@ -134,6 +134,8 @@ class Arm64Regime:
         for name, value in values.items():
             if value < 0 or value >> (128 if name.startswith(("TTBR", "VTTBR")) else 64):
                 raise RegisterError("the value does not fit the register", field=name, value=value)
+        if el == 1 and "TTBR1_EL1" not in values:
+            values["TCR_EL1"] |= _TCR.mask("EPD1")  # no table, no walk
         given = {key: value for key, value in (features or {}).items() if key == "pamax" or key in FEATURES}
         given = {**identified_features(values), **given}
         implied = {key: value for key, value in implied_features(values).items() if key not in given}
@@ -141,13 +143,9 @@ class Arm64Regime:
         return cls(SystemState(values, have, choices), el, tuple(sorted(implied)))
 
     def _disabled(self, upper: int) -> bool:
-        """Whether TCR_ELx.EPDn turns this half off; a half without a TTBR, or with a TG1 of 0, counts as off."""
-        if not self.name.unprivileged:
-            return False
+        """Whether TCR_ELx.EPDn turns this half off."""
         tcr = f"TCR_EL{self.name.el}"
-        if self.system.get(tcr, f"EPD{upper}", "TCR_EL1"):
-            return True
-        return upper == 1 and f"TTBR1_EL{self.name.el}" not in self.system.registers
+        return self.name.unprivileged and bool(self.system.get(tcr, f"EPD{upper}", "TCR_EL1"))
 
     def _checked(self, params: S1Params, upper: int) -> S1Params:
         if params.txsz_fault:
@@ -187,6 +185,10 @@ class Arm64Regime:
         if pa >> params.oa_size:
             return Entry(EntryType.RESERVED, pa, layout)
         return Entry(EntryType.TABLE if table else EntryType.LEAF, pa, layout)
+
+    def contiguous_entries(self, level: Level, raw: int) -> int:
+        """How many neighbouring entries the Contiguous bit of a leaf joins; 1 where it is clear or ignored."""
+        return 1 << entries.contiguous_log2(self.half(level), raw, level.number)
 
     def describe(self) -> Mapping[str, object]:
         """Mode, widths and switches in the manual's names."""
