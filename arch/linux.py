@@ -1,7 +1,7 @@
 """Linux's reading of a page-table entry: software bits, non-present encodings and level names, by kernel generation.
 
-Each architecture declares its layouts in `arch/<arch>/linux.py`; `linux_entry` holds what an entry is read as; what both
-share is here: the shape of the tables, the rule which release means which generation, and `linux_for`.
+Each architecture declares its layouts in `arch/<arch>/linux.py`; `linux_entry` holds what an entry is read as; what
+both share is here: the shape of the tables, the rule which release means which generation, and `linux_for`.
 """
 
 from __future__ import annotations
