@@ -60,7 +60,9 @@ class Tree:
 class Regime(Protocol):
     """A validated walk plan, built from register values by the architecture's `from_registers`."""
 
-    arch: str
+    @property
+    def arch(self) -> str:
+        """`x86_64` or `arm64`."""
 
     @property
     def trees(self) -> tuple[Tree, ...]:

@@ -147,11 +147,7 @@ def finish(walk: Walk) -> tuple[list[Step], Outcome]:
 
 def outcome(walk: Walk) -> Outcome:
     """Run a walk to its end and keep only the translation or the fault."""
-    while True:
-        try:
-            next(walk)
-        except StopIteration as end:
-            return end.value
+    return finish(walk)[1]
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Control registers, model-specific registers and flags that steer x86 translation (Intel SDM volume 3A 2.5, 4.6, 13.12)."""
+"""Control registers, model-specific registers and flags that steer x86 translation (Intel SDM volume 3A 2.5, 5.6)."""
 
 from __future__ import annotations
 

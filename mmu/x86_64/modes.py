@@ -11,7 +11,7 @@ from ..walk import Level
 
 @dataclass(frozen=True, slots=True)
 class Mode:
-    """A paging mode: `tables` and `leaves` give the layout of an entry by level number, `section` the manual's place."""
+    """A paging mode: `tables` and `leaves` give the layout of an entry by level number, `section` is the manual's."""
 
     name: str
     entry_size: int

@@ -119,7 +119,7 @@ class X86Regime:
 
     @cached_property
     def _reserved(self) -> dict[str, int]:
-        """By layout name the bits that make a present entry fault: RES0, addresses from MAXPHYADDR up, XD without NXE."""
+        """By layout name the bits that make a present entry fault: RES0, addresses beyond MAXPHYADDR, XD if not NXE."""
         masks = {}
         for layout in (*self.mode.tables.values(), *self.mode.leaves.values()):
             beyond = layout.address_mask >> self.maxphyaddr << self.maxphyaddr & ~self.c_mask

@@ -1,4 +1,4 @@
-"""The protection rules of x86 paging as a table: who is forbidden what, which error-code bits it sets, and where it is said.
+"""The protection rules of x86 paging as a table: who is forbidden what, and where it is said.
 
 A walk that reached a leaf asks all of them; the first that forbids decides, the others are told as well.
 """

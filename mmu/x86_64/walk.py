@@ -136,7 +136,7 @@ def attributes(regime: X86Regime, leaf: Reached) -> dict[str, object]:
     index = bit["PAT"] << 2 | bit["PCD"] << 1 | bit["PWT"]
     kind = MEMORY_TYPES.get(PAT[f"PA{index}"].get(regime.registers["IA32_PAT"]), "reserved")
     is_global = bool(leaf.layout["G"].get(leaf.raw)) and "PGE" in regime.on
-    result: dict[str, object] = {"memory_type": kind, "pat_index": index, "global": is_global}
+    result: dict[str, object] = {"memory type": kind, "PAT index": index, "global": is_global}
     if regime.on & {"PKE", "PKS"} and "PK" in leaf.layout:
         result["key"] = leaf.path.key
     return result

@@ -1,0 +1,58 @@
+"""What several commands share: addresses as people write them, JSON as documented, the machine behind FILE."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from ..arch.errors import InputError
+
+_SUFFIX = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+
+
+def address(text: str, field: str = "address") -> int:
+    """An address as people write it: hex with or without 0x, `_` as separator; InputError names the field.
+
+    >>> [hex(address(t)) for t in ("0x7f5e_4955_7000", "ffffffff81000000")]
+    ['0x7f5e49557000', '0xffffffff81000000']
+    """
+    digits = text.replace("_", "").lower().removeprefix("0x")
+    if not re.fullmatch(r"[0-9a-f]{1,16}", digits):
+        raise InputError("not a 64-bit hexadecimal address", field=field, value=text)
+    return int(digits, 16)
+
+
+def value(text: str, bits: int, field: str = "value") -> int:
+    """An entry or register value: `0x...` or bare hex, at most `bits` wide."""
+    digits = text.replace("_", "").lower().removeprefix("0x")
+    if not re.fullmatch(r"[0-9a-f]{1,32}", digits):
+        raise InputError("not a hexadecimal value", field=field, value=text)
+    if (number := int(digits, 16)) >> bits:
+        raise InputError(f"does not fit {bits} bits", field=field, value=number)
+    return number
+
+
+def size(number: int) -> str:
+    """A size in the largest binary unit that divides it.
+
+    >>> size(4096), size(2 << 20), size(3 << 30), size(100)
+    ('4K', '2M', '3G', '100')
+    """
+    for letter, unit in reversed(_SUFFIX.items()):
+        if number and number % unit == 0:
+            return f"{number // unit}{letter}"
+    return str(number)
+
+
+def hexadecimal(x: int | None) -> str | None:
+    """64-bit values as strings, since JSON readers lose their low bits."""
+    return None if x is None else f"{x:#x}"
+
+
+def print_json(shape: Mapping[str, Any]) -> None:
+    """One JSON object on stdout."""
+    json.dump(shape, sys.stdout, indent=2)
+    print()

@@ -1,0 +1,96 @@
+"""`ptwalk maps FILE`."""
+
+from __future__ import annotations
+
+import json as jsonlib
+import sys
+from collections.abc import Iterator
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+
+from ..mmu.machine import Machine
+from ..mmu.regime import Regime, Tree
+from ..mmu.spaces import Broken, Range, leaves, ranges
+from . import common
+from .source import DEFAULT, Source, choose, open_machine
+
+
+def maps(
+    file: str,
+    /,
+    *,
+    process: str | None = None,
+    root: str | None = None,
+    physical: bool = False,
+    json: bool = False,
+    jsonl: bool = False,
+    source: Annotated[Source, Parameter(name="*")] = DEFAULT,
+) -> int:
+    """List a whole address space in the manner of ptdump: neighbours of equal size, rights and flags are one line.
+
+    Parameters
+    ----------
+    file: A capture, ELF core, raw image or layout description.
+    process: Whose address space (see `ptwalk info`).
+    root: Physical address of the root table instead.
+    physical: Merge only where the physical addresses go on as well.
+    json: One JSON object (docs/json.md).
+    jsonl: One JSON object a range, as they are found.
+    """
+    machine = open_machine(file, source, root)
+    regime, label = choose(machine, process, root)
+    broken: list[Broken] = []
+    rows = ranges(leaves(machine.memory, regime, report=broken.append), physical=physical)
+    if json:
+        common.print_json({**_head(machine, label), "ranges": [shape(r) for r in rows], "broken": _broken(broken)})
+    elif jsonl:
+        for row in rows:
+            print(jsonlib.dumps(shape(row)))
+    else:
+        print(f"{machine.source}  {label}")
+        for line in _text(regime, rows):
+            print(line)
+    if broken and not json:
+        for b in broken:
+            where = f"{b.entry_pa:#018x} => {b.entry:#018x} ({b.level.name})"
+            print(f"warning: {b.va:#018x}: entry {where} leads nowhere: {b.reason}", file=sys.stderr)
+    return 0
+
+
+def _head(machine: Machine, label: str) -> dict[str, Any]:
+    return {"file": machine.source, "arch": machine.arch, "space": label}
+
+
+def _broken(entries: list[Broken]) -> list[dict[str, Any]]:
+    return [
+        {"va": hex(b.va), "level": b.level.number, "entry_pa": hex(b.entry_pa), "entry": hex(b.entry), "why": b.reason}
+        for b in entries
+    ]
+
+
+def shape(row: Range) -> dict[str, Any]:
+    """The stable JSON shape of one range (docs/json.md)."""
+    return {
+        "va_start": hex(row.va),
+        "va_end": hex(row.end),
+        "pa": hex(row.pa),
+        "page_size": 1 << row.level.shift,
+        "level": row.level.number,
+        "rights": row.rights.text(),
+        "flags": row.layout.flags(row.flags),
+    }
+
+
+def _text(regime: Regime, rows: Iterator[Range]) -> Iterator[str]:
+    tree: Tree | None = None
+    for row in rows:
+        if tree is None or row.va not in tree:
+            tree = next(t for t in regime.trees if row.va in t)
+            yield f"---[ {tree.register}: {tree.va_start:#018x}-{tree.va_end - 1:#018x} ]---"
+        level = f"{row.level.name}/{row.level.linux_name}" if row.level.linux_name else row.level.name
+        page, size = common.size(1 << row.level.shift), common.size(row.size)
+        yield (
+            f"{row.va:#018x}-{row.end:#018x} {size:>7} {page:>4} {level:<9} "
+            f"{row.rights.text()}  {row.layout.flags(row.flags)}"
+        )
