@@ -205,8 +205,8 @@ class Checkpoint:
             if len(fields) != 4:
                 raise node.error("not [start, end, first entry, number of entries]")
             area = PagemapRange(fields[0].hex(), fields[1].hex(), fields[2].integer(), fields[3].integer())
-            if area.start > area.end or (area.start | area.end) % (1 << shift) or area.end >> 63:
-                raise node.error("not an area of user addresses in whole pages")
+            if area.start > area.end or (area.start | area.end) % (1 << shift) or area.end >> 64:
+                raise node.error("not an area of whole pages")
             if ranges and area.start < ranges[-1].end:
                 raise node.error("overlaps the area before it")
             if area.count != (area.end - area.start) >> shift or area.first + area.count > len(entries):
