@@ -36,8 +36,8 @@ class PageEntry:
     """One entry that is not empty, as Linux reads it.
 
     `nr_pages` base pages at `va`; `pfn` is the first one's frame where the entry names one. `special` entries have no
-    normal page (zero page, PFNMAP). `swap_type` and `swap_offset` are those of a non-present entry, markers included.
-    `pmd_shared`: a hugetlb entry in a PMD table that several processes share.
+    normal page (zero page, PFNMAP); `zero` tells the zero pages among them. `swap_type` and `swap_offset` are those of
+    a non-present entry, markers included. `pmd_shared`: a hugetlb entry in a PMD table that several processes share.
     """
 
     va: int
@@ -49,6 +49,7 @@ class PageEntry:
     dirty: bool = False
     write: bool = False
     special: bool = False
+    zero: bool = False
     soft_dirty: bool = False
     uffd_wp: bool = False
     swap_type: int = 0
@@ -67,10 +68,10 @@ class VmaFacts(Protocol):
     """What a view needs to know of one VMA.
 
     `vm_flags` are smaps' two letters (`rd`, `lo`, `sd` ...). `name` is the file's path as maps prints it, `[heap]`,
-    `[stack]` ..., or empty. `page_size` is vma_kernel_pagesize in bytes, `mmu_page_size`
-    vma_mmu_pagesize, `policy` what numa_maps prints, `pkey` the
-    protection key, None where the architecture has none. `swapped_shmem_pages` is shmem_swap_usage: pages of the
-    mapped part of a shmem file that are in swap, which no page table tells.
+    `[stack]` ..., or empty. `page_size` is vma_kernel_pagesize in bytes, `mmu_page_size` vma_mmu_pagesize, `policy`
+    what numa_maps prints, `pkey` the protection key, None where the architecture has none. `swapped_shmem_pages` is
+    shmem_swap_usage: pages of the mapped part of a shmem file that are in swap, which no page table tells. `wp_async`:
+    registered with userfaultfd for asynchronous write-protection with markers.
     """
 
     start: int
@@ -86,6 +87,7 @@ class VmaFacts(Protocol):
     pkey: int | None
     swapped_shmem_pages: int
     thp_eligible: bool
+    wp_async: bool
 
 
 @dataclass(slots=True)
@@ -109,6 +111,7 @@ class Vma:
     pkey: int | None = None
     swapped_shmem_pages: int = 0
     thp_eligible: bool = False
+    wp_async: bool = False
 
     @property
     def prot(self) -> str:
@@ -135,7 +138,13 @@ def is_file(vma: VmaFacts) -> bool:
 class MappedProcess(Protocol):
     """One process as the views see it."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """What people call it."""
+
+    @property
+    def page_size(self) -> int:
+        """Bytes of a base page."""
 
     def vmas(self) -> Collection[VmaFacts]:
         """The VMAs in ascending order."""
@@ -145,6 +154,9 @@ class MappedProcess(Protocol):
 
         In a hugetlb VMA one entry stands for one huge page, however many table entries hold it.
         """
+
+    def pte_tables(self, start: int, end: int) -> Iterator[tuple[int, int]]:
+        """The parts of a range that a table of PTEs covers, ascending, as start and end addresses."""
 
 
 class Frames(Protocol):

@@ -8,9 +8,7 @@ from dataclasses import dataclass, field
 
 from ..arch.errors import InputError
 
-_HEADER = re.compile(
-    r"([0-9a-f]+)-([0-9a-f]+) ([-rwxsp]{4}) ([0-9a-f]+) ([0-9a-f]+:[0-9a-f]+) (\d+) *(.*)", re.ASCII
-)
+_HEADER = re.compile(r"([0-9a-f]+)-([0-9a-f]+) ([-rwxsp]{4}) ([0-9a-f]+) ([0-9a-f]+:[0-9a-f]+) (\d+) *(.*)", re.ASCII)
 _FIELD = re.compile(r"(\w+): +(\d+)(?: kB)?", re.ASCII)
 _MEMINFO = re.compile(r"([\w()]+): +(\d+)(?: kB)?", re.ASCII)
 _COUNT = re.compile(r"(\w+)=(\d+)", re.ASCII)
