@@ -2,88 +2,91 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass, field
 
 SHOWN = 10
 
 
 @dataclass(slots=True)
-class EngineReport:
-    """One engine's run over a vector file.
+class Tally:
+    """How many of the compared values agreed."""
 
-    `fields` maps a field's name to (compared, agreed), both in values; `disagreements` counts cases and `shown` holds
-    the first `SHOWN` in words; `not_taken` counts cases that the engine does not handle, by reason.
-    """
-
-    name: str
-    cases: int = 0
-    fields: dict[str, tuple[int, int]] = field(default_factory=dict)
-    disagreements: int = 0
-    shown: list[str] = field(default_factory=list)
-    not_taken: Counter[str] = field(default_factory=Counter)
-
-    def count(self, name: str, compared: int, agreed: int) -> None:
-        """Add values of one field."""
-        before = self.fields.get(name, (0, 0))
-        self.fields[name] = before[0] + compared, before[1] + agreed
-
-    def disagree(self, text: str) -> None:
-        """A case that disagrees, in words."""
-        self.disagreements += 1
-        if len(self.shown) < SHOWN:
-            self.shown.append(text)
-
-    @property
-    def ok(self) -> bool:
-        return not self.disagreements and all(compared == agreed for compared, agreed in self.fields.values())
-
-    def lines(self) -> list[str]:
-        """The run for people: fields, sums, what was not taken, the first disagreements."""
-        lines = [f"  {self.name:<10} {name:<18} {agreed} of {n}" for name, (n, agreed) in self.fields.items() if n]
-        compared, agreed = (sum(pair[i] for pair in self.fields.values()) for i in (0, 1))
-        verdict = "agrees" if self.ok else "DISAGREES"
-        lines.append(f"  {self.name:<10} {self.cases} cases, {agreed} of {compared} values agree: {verdict}")
-        lines += [f"  {self.name:<10} does not take {n} cases: {why}" for why, n in self.not_taken.items()]
-        lines += [f"    {text}" for text in self.shown]
-        if self.disagreements > len(self.shown):
-            lines.append(f"    ... and {self.disagreements - len(self.shown)} more cases")
-        return lines
+    agreed: int = 0
+    compared: int = 0
 
 
 @dataclass(slots=True)
 class ConformReport:
     """One vector file run through the reference walker (`reference`) and the kernel (`kernel`).
 
-    >>> report = ConformReport("demo.npz", "x86_64", "architecture", 2)
-    >>> report.engine("reference").count("pa", 2, 1)
-    >>> report.engine("reference").disagree("case 1: pa is 0x2000, expected 0x3000")
+    `fields` maps engine and field to a `Tally`; `disagreements` holds the first `SHOWN` of each engine as text and
+    `refused` why an engine did not take the file. `profile` is the behaviour asked for.
+
+    >>> report = ConformReport("demo.npz", "x86_64", 2, "architecture")
+    >>> report.compare("reference", 0, "pa", 0x1000, 0x1000), report.compare("reference", 1, "pa", 0x2000, 0x3000)
+    (True, False)
     >>> print(report.text())
     demo.npz: x86_64, 2 cases, profile architecture
-      reference  pa                 1 of 2
-      reference  0 cases, 1 of 2 values agree: DISAGREES
-        case 1: pa is 0x2000, expected 0x3000
+      reference  pa               1 of 2
+      reference  1 of 2 values agree: DISAGREES
+      case 1 (reference): pa is 0x2000, expected 0x3000
     """
 
     file: str
     arch: str
-    profile: str
     cases: int
-    engines: dict[str, EngineReport] = field(default_factory=dict)
+    profile: str
+    fields: dict[str, dict[str, Tally]] = field(default_factory=dict)
+    disagreements: dict[str, list[str]] = field(default_factory=dict)
+    refused: dict[str, str] = field(default_factory=dict)
 
-    def engine(self, name: str) -> EngineReport:
-        """The report of one engine, made at the first call."""
-        return self.engines.setdefault(name, EngineReport(name))
+    def compare(self, engine: str, case: int, name: str, got: int, *allowed: int, about: str = "") -> bool:
+        """Count one value; it agrees where it is one of `allowed`. `about` describes the case for the list."""
+        good = got in allowed
+        self.count(engine, name, int(good), 1)
+        if not good:
+            wanted = " or ".join(f"{x:#x}" for x in dict.fromkeys(allowed))
+            self.tell(engine, case, f"{name} is {got:#x}, expected {wanted}{about}")
+        return good
+
+    def count(self, engine: str, name: str, agreed: int, compared: int) -> None:
+        """Add many values of one field at once."""
+        tally = self.fields.setdefault(engine, {}).setdefault(name, Tally())
+        tally.agreed += agreed
+        tally.compared += compared
+
+    def tell(self, engine: str, case: int, text: str) -> None:
+        """Keep a disagreement in words, as long as there is room."""
+        kept = self.disagreements.setdefault(engine, [])
+        if len(kept) < SHOWN:
+            kept.append(f"case {case} ({engine}): {text}")
+
+    def total(self, engine: str) -> Tally:
+        """All fields of one engine together."""
+        tallies = self.fields.get(engine, {}).values()
+        return Tally(sum(t.agreed for t in tallies), sum(t.compared for t in tallies))
 
     @property
     def ok(self) -> bool:
-        """Whether an engine ran and none disagrees."""
-        return any(e.cases for e in self.engines.values()) and all(e.ok for e in self.engines.values())
+        """Whether every engine that took the file agrees in every value, and one did take it."""
+        totals = [self.total(engine) for engine in self.fields]
+        return bool(totals) and all(t.agreed == t.compared for t in totals)
 
     def text(self) -> str:
-        """The report for people."""
-        head = f"{self.file}: {self.arch}, {self.cases} cases, profile {self.profile}"
-        return "\n".join([head, *(line for engine in self.engines.values() for line in engine.lines())])
+        """The report for people: fields, sums, refusals, the first disagreements."""
+        lines = [f"{self.file}: {self.arch}, {self.cases} cases, profile {self.profile}"]
+        for engine, fields in self.fields.items():
+            lines += [f"  {engine:<10} {name:<16} {t.agreed} of {t.compared}" for name, t in fields.items()]
+            total = self.total(engine)
+            verdict = "agrees" if total.agreed == total.compared else "DISAGREES"
+            lines.append(f"  {engine:<10} {total.agreed} of {total.compared} values agree: {verdict}")
+        lines += [f"  {engine:<10} does not take this file: {why}" for engine, why in self.refused.items()]
+        for engine, kept in self.disagreements.items():
+            total = self.total(engine)
+            lines += [f"  {line}" for line in kept]
+            if (more := total.compared - total.agreed - len(kept)) > 0:
+                lines.append(f"  ... and {more} more values ({engine})")
+        return "\n".join(lines)
 
     def shape(self) -> dict[str, object]:
         """The stable JSON shape (docs/json.md)."""
@@ -93,14 +96,10 @@ class ConformReport:
             "cases": self.cases,
             "profile": self.profile,
             "ok": self.ok,
-            "engines": {
-                engine.name: {
-                    "cases": engine.cases,
-                    "fields": {k: {"compared": n, "agreed": good} for k, (n, good) in engine.fields.items()},
-                    "disagreements": engine.disagreements,
-                    "shown": engine.shown,
-                    "not_taken": dict(engine.not_taken),
-                }
-                for engine in self.engines.values()
+            "fields": {
+                engine: {name: {"agreed": t.agreed, "compared": t.compared} for name, t in fields.items()}
+                for engine, fields in self.fields.items()
             },
+            "refused": self.refused,
+            "disagreements": self.disagreements,
         }
