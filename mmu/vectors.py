@@ -24,14 +24,18 @@ def read_arrays(path: Path | str) -> dict[str, np.ndarray[Any, Any]]:
     import numpy
 
     try:
-        with numpy.load(path, allow_pickle=False) as archive:
+        with Path(path).open("rb") as stream:
+            archive = numpy.load(stream, allow_pickle=False)
             if not isinstance(archive, numpy.lib.npyio.NpzFile):
                 raise InputError("not an .npz archive", file=path)
             size = sum(entry.file_size for entry in archive.zip.infolist()) if archive.zip else 0
             if size > MAX_BYTES:
                 raise InputError("the arrays are too large", file=path, value=size)
-            return {name: archive[name] for name in archive.files}
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
+            with archive:
+                return {name: archive[name] for name in archive.files}
+    except (OSError, ValueError, EOFError, KeyError, MemoryError, RuntimeError) as error:
+        raise InputError(f"not a readable vector file: {error}", file=path) from error
+    except (zipfile.BadZipFile, zlib.error) as error:
         raise InputError(f"not a readable vector file: {error}", file=path) from error
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...arch.errors import InputError
 from ..memory import WordMemory
+from ..vectors import VectorArrays, read_arrays
 from .access import Arm64Access, Operation
 from .context import Context, Detail
 from .features import FEATURES, PA_SIZES, Choices, Features
@@ -43,7 +44,6 @@ KINDS = (
     Operation.EXCLUSIVE_READ,
 )
 _SCALARS = ("va", "acc_kind", "acc_el", "pstate_pan", "aligned", "at_pan")
-MAX_CASES, MAX_BYTES = 1 << 20, 1 << 31
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,78 +60,36 @@ class Case:
         return make_context(self.system, WordMemory(dict(self.words)), self.va, self.access, update=True)
 
 
-class CaseFile:
-    """A vector file, its arrays checked for shape and range.
+class CaseFile(VectorArrays):
+    """A vector file, its arrays checked for shape and range."""
 
-    `arrays` maps array names to numpy arrays; `len()` is the number of cases.
-    """
-
-    def __init__(self, arrays: Mapping[str, np.ndarray[Any, Any]], path: str = "") -> None:
-        self.arrays, self.path = dict(arrays), path
-        self.count = self._check()
+    def __init__(self, arrays: Mapping[str, np.ndarray[Any, Any]], path: Path | str = "") -> None:
+        super().__init__(arrays, path)
+        n = self.count
+        for name in _SCALARS:
+            self.array(name, n)
+        for name, columns in (("regs", len(REGS)), ("feat", len(FEATS)), ("imp", 6)):
+            self.array(name, n, columns)
+        if "regs2" in self.arrays:
+            self.array("regs2", n, len(REGS2))
+        for name in ("mem", "upd"):
+            self.csr(name, "pa", "val")
+        for name in (key for key in self.arrays if key.startswith("o_")):
+            self.array(name, n)
+        self.bounded("acc_kind", 0, len(KINDS) - 1)
+        self.bounded("acc_el", 0, 3)
+        if not set(self.arrays["imp"][:, 3].tolist()) <= set(PA_SIZES):
+            raise InputError("not a physical address size", file=self.path, field="imp")
+        for name in ("regs", "regs2", "va", "mem_pa", "mem_val", "mem_off"):
+            if name in self.arrays and self.arrays[name].dtype.kind == "i" and (self.arrays[name] < 0).any():
+                raise InputError("a negative value", file=self.path, field=name)
+        if int(self.arrays["mem_pa"].max(initial=0)) >> 56:
+            raise InputError("an address beyond 56 bits", file=self.path, field="mem_pa")
 
     @classmethod
     def load(cls, path: Path | str) -> CaseFile:
         """Read an .npz; InputError where it is cut, hostile or not of this format."""
-        import zipfile
-        import zlib
-
-        import numpy
-
-        try:
-            with numpy.load(path, allow_pickle=False) as archive:
-                if not isinstance(archive, numpy.lib.npyio.NpzFile):
-                    raise InputError("not an .npz archive", file=path)
-                size = sum(entry.file_size for entry in archive.zip.infolist()) if archive.zip else 0
-                if size > MAX_BYTES:
-                    raise InputError("the arrays are too large", file=path, value=size)
-                return cls({name: archive[name] for name in archive.files}, str(path))
-        except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
-            raise InputError(f"not a readable vector file: {error}", file=path) from error
-
-    def __len__(self) -> int:
-        return self.count
-
-    def _array(self, name: str, *shape: int) -> np.ndarray[Any, Any]:
-        if name not in self.arrays:
-            raise InputError("the array is missing", file=self.path, field=name)
-        array = self.arrays[name]
-        if array.dtype.kind not in "iub" or array.shape != shape:
-            raise InputError(f"expected integers of shape {shape}, found {array.dtype} {array.shape}", field=name)
-        return array
-
-    def _check(self) -> int:
-        if "va" not in self.arrays or self.arrays["va"].ndim != 1:
-            raise InputError("the array is missing", file=self.path, field="va")
-        n = len(self.arrays["va"])
-        if not 0 < n <= MAX_CASES:
-            raise InputError("unusable number of cases", file=self.path, field="va", value=n)
-        for name in _SCALARS:
-            self._array(name, n)
-        for name, columns in (("regs", len(REGS)), ("feat", len(FEATS)), ("imp", 6)):
-            self._array(name, n, columns)
-        if "regs2" in self.arrays:
-            self._array("regs2", n, len(REGS2))
-        for name, fields in (("mem", ("pa", "val")), ("upd", ("pa", "val"))):
-            offsets = self._array(f"{name}_off", n + 1)
-            if int(offsets[0]) != 0 or (offsets[1:] < offsets[:-1]).any():
-                raise InputError("offsets do not ascend from 0", file=self.path, field=f"{name}_off")
-            for part in fields:
-                self._array(f"{name}_{part}", int(offsets[-1]))
-        for name in (key for key in self.arrays if key.startswith("o_")):
-            self._array(name, n)
-        self._ranges()
-        return n
-
-    def _ranges(self) -> None:
-        for name, low, high in (("acc_kind", 0, len(KINDS) - 1), ("acc_el", 0, 3)):
-            array = self.arrays[name]
-            if int(array.min()) < low or int(array.max()) > high:
-                raise InputError(f"values outside {low} to {high}", file=self.path, field=name)
-        if not set(self.arrays["imp"][:, 3].tolist()) <= set(PA_SIZES):
-            raise InputError("not a physical address size", file=self.path, field="imp")
-        if int(self.arrays["mem_pa"].max(initial=0)) >> 56:
-            raise InputError("an address beyond 56 bits", file=self.path, field="mem_pa")
+        return cls(read_arrays(path), path)
 
     def registers(self, i: int) -> dict[str, int]:
         """The registers of case `i` by the manual's names, 128-bit ones in one piece."""
@@ -141,13 +99,6 @@ class CaseFile:
         if "regs2" in self.arrays:
             values |= zip(REGS2, self.arrays["regs2"][i].tolist(), strict=True)
         return values
-
-    def words(self, name: str, i: int) -> dict[int, int]:
-        """The listed words of case `i`: `name` is `mem` or `upd`."""
-        offsets = self.arrays[f"{name}_off"]
-        a, b = int(offsets[i]), int(offsets[i + 1])
-        pa, value = self.arrays[f"{name}_pa"], self.arrays[f"{name}_val"]
-        return dict(zip(pa[a:b].tolist(), value[a:b].tolist(), strict=True))
 
     def choices(self, i: int) -> Choices:
         """The IMPLEMENTATION DEFINED answers of case `i`."""
