@@ -22,14 +22,24 @@ class Space:
     note: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Folio:
+    """What a source knew of a folio: `1 << order` pages from page frame `pfn`; `kind` in the words of rmap's kinds."""
+
+    pfn: int
+    order: int = 0
+    kind: str = "anon"
+    name: str = ""
+
+
 @dataclass(slots=True)
 class Machine:
     """What a loader returns.
 
     `registers` maps the manual's register names to values, `features` the processor's properties that the walk
     depends on (x86_64: `maxphyaddr`, `gbpages` ...; arm64: `pamax`, `FEAT_LPA2` ...). `kernel` is the Linux release
-    string where the source tells it: it selects how software bits and non-present entries are read. `notes` says
-    what the loader found missing or decided.
+    string where the source tells it: it selects how software bits and non-present entries are read. `folios` lists
+    the folios that the source described, by frame. `notes` says what the loader found missing or decided.
     """
 
     arch: str
@@ -40,6 +50,7 @@ class Machine:
     kernel: str | None = None
     source: str = ""
     format: str = ""
+    folios: list[Folio] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
     def space(self, name: str) -> Space:
