@@ -320,21 +320,17 @@ class TableEditor:
         return [Slot(entry.pa + i * size, below, slot.va + (i << below.shift)) for i in range(count)]
 
     def prune(self, start: int, end: int) -> int:
-        """Unlink and free the tables that are empty and lie wholly in a range (free_pgtables); how many they were."""
+        """Unlink and free the empty tables that translate any address of a range (free_pgtables); how many."""
         freed = 0
         with self.batch():
             for depth in range(1, len(self.levels(start))):
                 level = self.level(start, depth)
-                va = -(-start >> level.shift) << level.shift
-                while va + (1 << level.shift) <= end:
+                va = start >> level.shift << level.shift
+                while va < end:
                     path = self.path(va)
-                    slot = next((s for s in path if s.level is level), None)
-                    if slot is None:
-                        last = path[-1]
-                        va = last.va + last.size
-                        continue
-                    va += slot.size
+                    slot = next((slot for slot in path if slot.level is level), path[-1])
                     if slot is not path[-1] and not any(self.read(below) for below in self.table_slots(slot)):
                         self.free_table(self.unlink(slot))
                         freed += 1
+                    va = slot.va + slot.size
         return freed

@@ -73,15 +73,8 @@ def unmap_range(editor: TableEditor, va: int, size: int, *, reason: Reason = Rea
         for slot in _slots_inside(editor, va, va + size):
             editor.write(slot, 0, reason)
             cleared += 1
-        editor.prune(*_table_range(editor, va, va + size))
+        editor.prune(va, va + size)
     return cleared
-
-
-def _table_range(editor: TableEditor, start: int, end: int) -> tuple[int, int]:
-    """The range widened to whole top-level entries, so that tables emptied at its edges are found."""
-    tree = editor.tree(start)
-    size = 1 << tree.levels[0].shift
-    return max(start & -size, tree.va_start), min(-(-end // size) * size, tree.va_end)
 
 
 def _slots_inside(editor: TableEditor, start: int, end: int) -> list[Slot]:
