@@ -77,7 +77,7 @@ class Range:
 
 @dataclass(frozen=True, slots=True)
 class Broken:
-    """An entry that no walk gets through: reserved bits, or a table that no memory backs."""
+    """An entry that no walk gets through: reserved bits, or no memory where it should be (told once for a table)."""
 
     va: int
     level: Level
@@ -115,9 +115,10 @@ class _Enumeration:
     def __init__(self, memory: Memory, regime: Regime, max_tables: int, report: Callable[[Broken], None] | None):
         self.memory, self.regime, self.report = memory, regime, report
         self.max_tables, self.tables = max_tables, 0
-        self.rights: dict[tuple[int, tuple[int, ...]], Rights] = {}
+        self.rights: dict[tuple[int, tuple[int, ...]], Rights] = {}  # of one tree
 
     def leaves(self, tree: Tree) -> Iterator[Leaf]:
+        self.rights.clear()
         root = tree.levels[0]
         first = root.index(tree.va_start)
         count = tree.va_end - tree.va_start >> root.shift
@@ -151,7 +152,11 @@ class _Enumeration:
         if self.tables == self.max_tables:
             raise SpaceLimitError(va, self.tables)
         self.tables += 1
-        return _Frame(depth, va, pa, read_entries(self.memory, pa, count, tree.entry_size), 0, path)
+        words = read_entries(self.memory, pa, count, tree.entry_size)
+        if all(word is None for word in words):
+            self.tell(Broken(va, tree.levels[depth], 0, pa, "no memory"))
+            words = []
+        return _Frame(depth, va, pa, words, 0, path)
 
     def tell(self, broken: Broken) -> None:
         if self.report is not None:
@@ -161,11 +166,16 @@ class _Enumeration:
         """What the reference walker grants on this path; paths that differ in addresses alone share the answer."""
         key = (level.number, path)
         if key not in self.rights:
-            rights = Rights(0)
-            for step in self.regime.walk(self.memory, va):
-                rights = step.rights
-            self.rights[key] = rights
+            self.rights[key] = granted(self.memory, self.regime, va)
         return self.rights[key]
+
+
+def granted(memory: Memory, regime: Regime, va: int) -> Rights:
+    """The rights that the entries on the path of a mapped `va` grant, whatever a walk of it ends in."""
+    rights = Rights(0)
+    for step in regime.walk(memory, va):
+        rights = step.rights
+    return rights
 
 
 def read_entries(memory: Memory, pa: int, count: int, size: int = 8) -> list[int | None]:

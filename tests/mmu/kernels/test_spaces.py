@@ -1,0 +1,109 @@
+"""Leaves and ranges by kernel are those of the reference enumeration; both are those that walks find."""
+
+from __future__ import annotations
+
+import itertools
+import random
+
+import pytest
+
+from ptwalk.mmu import spaces
+from ptwalk.mmu.kernels.spaces import leaves, ranges
+from ptwalk.mmu.memory import PhysicalMemory
+from ptwalk.mmu.spaces import SpaceLimitError
+from ptwalk.mmu.walk import Translation, outcome
+
+from .hostile import MODES, regime_of, tables
+
+
+def tame(mode, seed):
+    """A tree of tables that ends: each table is entered a few times only."""
+    rng = random.Random(f"{mode} {seed}")
+    regime = regime_of(mode)
+    granule = 1 << regime.trees[0].levels[-1].shift
+    memory = PhysicalMemory()
+    memory.add_ram(0, 4 << 20)
+    memory.add_ram(4 << 20, 4 << 20)
+    free = list(range(0x100000, 8 << 20, granule))
+    rng.shuffle(free)
+    table, page, block = (0x67, 0x67, 0xE7) if regime.arch == "x86_64" else (3, 0x443, 0x441)
+
+    def fill(levels, pa, first, count):
+        size = 1 << levels[0].shift
+        last = len(levels) == 1
+        run = rng.getrandbits(30) >> levels[0].shift << levels[0].shift
+        window = range(begin := rng.randrange(max(1, count - 90)), min(count, begin + 90)) if last else range(count)
+        for i in sorted(rng.sample(window, min(len(window), 60 if last else 4))):
+            at, flags = pa + (first + i) * 8, page
+            kind = rng.random()
+            if kind < 0.05:
+                memory.write_uint(at, rng.getrandbits(64))
+                continue
+            if not last and kind < 0.75 and len(free) > 8:
+                below = free.pop() if rng.random() < 0.98 else 0x4000_0000
+                flags = table ^ (rng.choice([0, 0, 2, 4]) if regime.arch == "x86_64" else rng.choice([0, 1 << 62]))
+                memory.write_uint(at, flags | below)
+                if below < 8 << 20:
+                    fill(levels[1:], below, 0, levels[1].entries)
+                continue
+            flags = page if last else block
+            for _ in range(rng.choice([0, 0, 0, 1])):
+                flags ^= 1 << rng.choice([1, 2, 5, 6, 7, 9, 10, 11, 53, 54, 55, 58, 63])
+            memory.write_uint(at, flags | (run + i * size) % (1 << 31))
+
+    for tree in regime.trees:
+        top = tree.levels[0]
+        fill(tree.levels, tree.root, top.index(tree.va_start), tree.va_end - tree.va_start >> top.shift)
+    return memory, regime
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_leaves_and_ranges_equal_the_reference(mode):
+    total = 0
+    for seed in range(4):
+        memory, regime = tame(mode, seed)
+        broken = []
+        wanted = list(spaces.leaves(memory, regime, report=broken.append))
+        got = leaves(memory, regime)
+        total += len(wanted)
+        assert got.va.tolist() == [leaf.va for leaf in wanted]
+        assert got.entry.tolist() == [leaf.entry for leaf in wanted]
+        assert got.pa.tolist() == [leaf.pa for leaf in wanted]
+        assert got.level.tolist() == [leaf.level.number for leaf in wanted]
+        assert got.rights.tolist() == [int(leaf.rights) for leaf in wanted]
+        assert sorted(got.broken, key=str) == sorted(broken, key=str)
+        merged = ranges(memory, regime)
+        expected = list(spaces.ranges(wanted, physical=True))
+        rows = zip(merged.va, merged.size, merged.pa, merged.flags, merged.level, merged.rights, strict=True)
+        assert [tuple(map(int, row)) for row in rows] == [
+            (r.va, r.size, r.pa, r.flags, r.level.number, int(r.rights)) for r in expected
+        ]
+        assert len(expected) < len(wanted)
+    assert total > 500
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_the_reference_lists_what_walks_translate(mode):
+    memory, regime = tame(mode, 9)
+    listed = list(spaces.leaves(memory, regime))
+    rng = random.Random(mode)
+    for leaf in rng.sample(listed, 100):
+        result = outcome(regime.walk(memory, leaf.va))
+        if isinstance(result, Translation):
+            assert (result.pa, result.level, result.rights) == (leaf.pa, leaf.level.number, leaf.rights)
+    for first, second in itertools.pairwise(listed):
+        if first.va + first.size < second.va and first.level == second.level:
+            gap = outcome(regime.walk(memory, first.va + first.size))
+            assert not isinstance(gap, Translation) or first.va + first.size >= 1 << 55
+
+
+@pytest.mark.parametrize("mode", ["x86-4level", "arm64-16k-47"])
+def test_self_referencing_tables_end_in_an_error_that_says_where(mode):
+    memory, regime = tables(mode, 1)
+    with pytest.raises(SpaceLimitError) as reference:
+        list(spaces.leaves(memory, regime, max_tables=300))
+    for listing in (leaves, ranges):
+        with pytest.raises(SpaceLimitError) as limit:
+            listing(memory, regime, max_tables=300)
+        assert str(limit.value) == str(reference.value)
+        assert limit.value.tables == 300
