@@ -38,7 +38,10 @@ class SpaceLimitError(PtwalkError):
 
 @dataclass(frozen=True, slots=True)
 class Leaf:
-    """One mapped page or block: `size` bytes at `va` go to `pa`; `rights` are those of the whole path."""
+    """One mapped page or block: `size` bytes at `va` go to `pa`; `rights` are those of the whole path.
+
+    `pa` is the address in the entry; a misplaced arm64 entry with the Contiguous bit translates elsewhere.
+    """
 
     va: int
     pa: int

