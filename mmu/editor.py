@@ -212,6 +212,13 @@ class TableEditor:
         """The entry's value."""
         return self.memory.read_uint(slot.pa, self.tree(slot.va).entry_size)
 
+    def neighbour(self, slot: Slot) -> Slot | None:
+        """The next entry of the same table; None behind the last."""
+        va = slot.va + slot.size
+        if slot.level.index(va) == 0:
+            return None
+        return Slot(slot.pa + self.tree(slot.va).entry_size, slot.level, va)
+
     def path(self, va: int) -> list[Slot]:
         """The entries from the root down to the first that is no table."""
         tree = self.tree(va)

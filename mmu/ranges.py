@@ -44,16 +44,17 @@ def map_range(
     """
     make, end = editor.entries, va + size
     with editor.batch():
-        joined_until = va
+        joined_until, beside = va, None
         while va < end:
             level = page_level(editor, va, pa, end - va, page_size)
             raw = make.leaf(level, pa, attributes)
             group = (make.contiguous_entries(level) if contiguous else 1) << level.shift
             if group > 1 << level.shift and not (va | pa) & group - 1 and end - va >= group:
                 joined_until = max(joined_until, va + group)
-            slot = _empty_slot(editor, va, level)
+            near = beside is not None and beside.level is level and editor.read(beside) == 0
+            slot = beside if near and beside is not None else _empty_slot(editor, va, level)
             editor.write(slot, make.contiguous(raw) if va < joined_until else raw, reason)
-            va, pa = va + slot.size, pa + slot.size
+            va, pa, beside = va + slot.size, pa + slot.size, editor.neighbour(slot)
 
 
 def _empty_slot(editor: TableEditor, va: int, level: Level) -> Slot:
