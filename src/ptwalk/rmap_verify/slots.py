@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from typing import TYPE_CHECKING
 
-from ..rmap.adopt import runs
+from ..rmap.adopt.process import runs
 from ..rmap.folio import Folio
 from ..rmap.mm_id import MM_ID_DUMMY
 from .structs import StructPages
