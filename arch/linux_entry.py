@@ -144,7 +144,7 @@ class SwapTypes:
     def of(cls, release: Release, *, device_private: bool, marker: bool) -> SwapTypes:
         """The numbering: swap files, then hwpoison, migration, device and marker types up to 31.
 
-        Device-exclusive entries lost their read/write pair in 6.15 (commit b1e8b89e18b5). Exclusive migration entries
+        Device-exclusive entries lost their read/write pair in 6.15 (commit c25465eb7630). Exclusive migration entries
         came in 5.19 (6c287605fd56). 5.19 to 6.1 end with a type for swap-in errors (9f186f9e5fa9, 15520a3f0469).
         """
         special = [_K.HWPOISON, _K.MIGRATION_READ]
