@@ -8,6 +8,7 @@ of an entry is learned from `regime.classify`; entries that are not plainly a ta
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -112,7 +113,7 @@ class _Items(NamedTuple):
     va: Words
     pa: Words  # of the table, or of the block's entry
     entry: Words  # of a block; the number of entries of a table
-    both: Words  # AND of the table entries above
+    both: Words  # AND of the table entries above, without their addresses
     any: Words  # OR of them
     depth: Words
 
@@ -189,7 +190,8 @@ def outline(
         if ok and e & t_mask[depth] == t_value[depth]:
             table[depth + 1] = _address(e, t_address[depth], t_high[depth], t_high_shift[depth])
             base[depth + 1], end[depth + 1] = va, entries[depth + 1]
-            both[depth + 1], any_[depth + 1] = both[depth] & e, any_[depth] | e
+            bits = e & ~(t_address[depth] | t_high[depth])
+            both[depth + 1], any_[depth + 1] = both[depth] & bits, any_[depth] | bits
             depth += 1
             entering = True
         elif ok and e & l_mask[depth] == l_value[depth]:
@@ -260,14 +262,13 @@ def revisit(view: Any, items: Any, last: Any, shift: Any, mask: Any, value: Any,
 def merge(view: Any, items: Any, arrays: Any, flags: Any, out: Any) -> Any:
     """Ranges of leaves alike in page size, flags and path, with va and pa going on; how many, and odd entries.
 
-    `out` holds va, size, pa, flags, depth and item by column; only counts where it is full.
+    `out` holds va, size, pa, flags and item by row of columns.
     """
     shifts, _e, _tm, _tv, _ta, _th, _ts, l_mask, l_value, l_address, l_high, l_high_shift = arrays
     last = shifts.size - 1
     mask, value, shift, keep = l_mask[last], l_value[last], shifts[last], flags[last]
     address, high, high_shift = l_address[last], l_high[last], l_high_shift[last]
     page = _1 << shift
-    capacity = out.shape[1]
     n, odd = 0, 0
     start, size, first, now, level, item = _0, _0, _0, _0, _ALL, _0
     both, any_ = _0, _0
@@ -275,9 +276,8 @@ def merge(view: Any, items: Any, arrays: Any, flags: Any, out: Any) -> Any:
         depth = items.depth[k]
         if items.both[k] != both or items.any[k] != any_ or depth != level:
             if size != _0:
-                if n < capacity:
-                    out[0, n], out[1, n], out[2, n] = start, size, first
-                    out[3, n], out[4, n], out[5, n] = now, level, item
+                out[0, n], out[1, n], out[2, n] = start, size, first
+                out[3, n], out[4, n] = now, item
                 n += 1
             size = _0
             both, any_, level = items.both[k], items.any[k], depth
@@ -306,9 +306,8 @@ def merge(view: Any, items: Any, arrays: Any, flags: Any, out: Any) -> Any:
                     size += page
                 else:
                     if size != _0:
-                        if n < capacity:
-                            out[0, n], out[1, n], out[2, n] = start, size, first
-                            out[3, n], out[4, n], out[5, n] = now, level, item
+                        out[0, n], out[1, n], out[2, n] = start, size, first
+                        out[3, n], out[4, n] = now, item
                         n += 1
                     start, size, first, now, item = va, page, pa, found, U64(k)
             elif not ok or e & _1:
@@ -319,9 +318,8 @@ def merge(view: Any, items: Any, arrays: Any, flags: Any, out: Any) -> Any:
             address, high, high_shift = l_address[last], l_high[last], l_high_shift[last]
             page = _1 << shift
     if size != _0:
-        if n < capacity:
-            out[0, n], out[1, n], out[2, n] = start, size, first
-            out[3, n], out[4, n], out[5, n] = now, level, item
+        out[0, n], out[1, n], out[2, n] = start, size, first
+        out[3, n], out[4, n] = now, item
         n += 1
     return n, odd
 
@@ -408,22 +406,23 @@ class Leaves:
         """The rights of each leaf's whole path, as bits of `walk.Rights`."""
         rights = np.empty(len(self.va), np.uint8)
         for part in self.parts:
-            codes, sample = _labels(part, self.entry[part.where])
+            codes, sample = _labels(part.plan, part.items, part.counts, self.entry[part.where])
             vas = self.va[part.where][sample]
             known = [int(granted(self.memory, self.regime, int(va))) for va in vas]
             rights[part.where] = np.array(known, np.uint8)[codes]
         return rights
 
 
-def _labels(part: _Part, entries: Words) -> tuple[NDArray[np.uint32], NDArray[np.int64]]:
+def _labels(
+    plan: _Plan, items: _Items, counts: NDArray[np.int64], entries: Words
+) -> tuple[NDArray[np.uint32], NDArray[np.int64]]:
     """A code for each leaf's (path, flags), and the first leaf of each code."""
-    items = part.items
     _, paths = np.unique(np.stack([items.depth, items.both, items.any]), axis=1, return_inverse=True)
     codes = np.empty(len(entries), np.uint32)
-    size, flags = SAMPLES, np.array(part.plan.flags, np.uint64)
+    size, flags = SAMPLES, np.array(plan.flags, np.uint64)
     while True:
         slots, sample = np.full((3, size), _ALL, np.uint64), np.empty(size, np.int64)
-        known = label(items, part.counts, paths.ravel().astype(np.uint64), flags, entries, slots, sample, codes)
+        known = label(items, counts, paths.ravel().astype(np.uint64), flags, entries, slots, sample, codes)
         if known >= 0:
             return codes, sample[:known]
         size *= 4
@@ -482,8 +481,14 @@ def leaves(memory: PhysicalMemory | MemoryView, regime: Regime, *, max_tables: i
         parts.append(_Part(plan, items, counts, slice(rows, rows + len(va))))
         rows += len(va)
         found.append((va, entry))
-    va, entry = (np.concatenate([np.empty(0, np.uint64), *column]) for column in zip(*found, strict=True))
+    va, entry = (_one(column) for column in zip(*found, strict=True)) if found else (_one([]), _one([]))
     return Leaves(va, entry, broken, words, regime, parts)
+
+
+def _one(parts: Sequence[Words]) -> Words:
+    """The parts as one array, without a copy where only one of them holds anything."""
+    full = [part for part in parts if len(part)]
+    return full[0] if len(full) == 1 else np.concatenate([np.empty(0, np.uint64), *full])
 
 
 def _by_reference(memory: Any, regime: Regime, max_tables: int) -> Leaves:
@@ -502,11 +507,16 @@ def _by_reference(memory: Any, regime: Regime, max_tables: int) -> Leaves:
     return result
 
 
+def _room(plan: _Plan, items: _Items) -> int:
+    """How many leaves the items can have at most, and one to spare."""
+    tables = items.depth == len(plan.tree.levels) - 1
+    return int(items.entry[tables].sum()) + int(np.count_nonzero(~tables)) + 1
+
+
 def _emit(view: MemoryView, plan: _Plan, items: _Items) -> tuple[Words, Words, NDArray[np.int64], _Odd]:
     last = len(plan.tree.levels) - 1
     shape = U64(last), U64(plan.tree.levels[last].shift), U64(plan.leaves[last].mask), U64(plan.leaves[last].value)
-    tables = items.depth == last
-    capacity = int(items.entry[tables].sum()) + int(np.count_nonzero(~tables)) + 1
+    capacity = _room(plan, items)
     va, entry = np.empty(capacity, np.uint64), np.empty(capacity, np.uint64)
     counts = np.zeros(len(items.va), np.int64)
     n, n_odd = emit(view, items, *shape, va, entry, counts)
@@ -546,18 +556,15 @@ def ranges(memory: PhysicalMemory | MemoryView, regime: Regime, *, max_tables: i
         if (n_odd or len(odd.va)) and not _all_broken(view, regime, plan, items, odd):
             return _ranges_by_reference(words, regime, max_tables)
         columns.append(_judged(words, regime, plan, items, rows))
-    joined = [np.concatenate(column) for column in zip(*columns, strict=True)]
-    return _joined(Ranges(*joined))
+    if not columns:
+        return _ranges_by_reference(words, regime, max_tables)
+    return _joined(Ranges(*(np.concatenate(column) for column in zip(*columns, strict=True))))
 
 
 def _merge(view: MemoryView, plan: _Plan, items: _Items) -> tuple[Words, int]:
-    flags, capacity = np.array(plan.flags, np.uint64), max(1024, 4 * len(items.va))
-    while True:
-        out = np.empty((6, capacity), np.uint64)
-        n, odd = merge(view, items, plan.arrays, flags, out)
-        if n <= capacity:
-            return out[:, :n], odd
-        capacity = n
+    out = np.empty((5, _room(plan, items)), np.uint64)  # untouched pages cost nothing
+    n, odd = merge(view, items, plan.arrays, np.array(plan.flags, np.uint64), out)
+    return out[:, :n], odd
 
 
 def _all_broken(view: MemoryView, regime: Regime, plan: _Plan, items: _Items, odd: _Odd) -> bool:
@@ -567,10 +574,10 @@ def _all_broken(view: MemoryView, regime: Regime, plan: _Plan, items: _Items, od
 
 def _judged(memory: Any, regime: Regime, plan: _Plan, items: _Items, rows: Words) -> tuple[Any, ...]:
     """The columns of `Ranges` for the rows of one tree."""
-    va, size, pa, flags, depth, item = rows
-    of_rows = _Items(va, pa, flags, items.both[item], items.any[item], depth)
-    part = _Part(plan, of_rows, np.ones(len(va), np.int64), slice(0, len(va)))
-    codes, sample = _labels(part, flags)
+    va, size, pa, flags, item = rows
+    depth = items.depth[item]
+    counts = np.bincount(item.astype(np.intp), minlength=len(items.va))
+    codes, sample = _labels(plan, items, counts, flags)
     known = np.array([int(granted(memory, regime, int(a))) for a in va[sample]], np.uint8)
     levels = np.array([level.number for level in plan.tree.levels], np.int8)
     return va, size, pa, flags, levels[depth.astype(np.intp)], known[codes]
