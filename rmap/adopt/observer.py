@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 
+from ...arch.errors import InputError
 from ...mmu.editor import EntryChange, Reason
 from ..errors import Rejected
 from ..levels import Level
@@ -46,7 +47,10 @@ class EntryObserver:
             return None
         tables = self.process.tables
         table = change.pa & -tables.page_size
-        found = tables.page_entry(RawEntry(change.va, change.level, raw, table, 0, [raw], {}))
+        try:
+            found = tables.page_entry(RawEntry(change.va, change.level, raw, table, 0, [raw], {}))
+        except InputError:  # the process noted it when it was read
+            return None
         return found if table not in tables.shared_pmd_tables or not self.frames.seen_shared(found) else None
 
     def _run(self, entry: PageEntry | None) -> Run | None:

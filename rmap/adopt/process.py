@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from operator import attrgetter
 
+from ...arch.errors import InputError
 from ..folio import Folio
 from ..levels import Level
 from ..mm_id import Mm
@@ -19,7 +20,8 @@ from .frames import KernelFrames
 class AdoptedProcess:
     """A process with its VMAs and its tables, each entry read once; satisfies views.inputs.MappedProcess.
 
-    `outside` lists addresses of entries that lie in no VMA, `refused` what the models would not count.
+    `outside` lists addresses of entries that lie in no VMA, `refused` the entries that Linux has no reading of and
+    those that a model would not count, in words.
     """
 
     name: str
@@ -45,7 +47,10 @@ class AdoptedProcess:
         special = self.tables.linux.software["SPECIAL"].mask if "pf" in vma.vm_flags else 0
         for raw in self.tables.raw(vma.start, vma.end):
             if not raw.raw & special:  # a device mapping has thousands of entries that no view looks at
-                yield self.tables.page_entry(raw)
+                try:
+                    yield self.tables.page_entry(raw)
+                except InputError as error:
+                    self.refused.append(str(error))
 
     @property
     def page_size(self) -> int:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from ..arch.errors import InputError
-from ..arch.linux import PFN_KINDS, EntryKind, Linux, linux_for
+from ..arch.linux import PFN_KINDS, EntryKind, LinuxEntry, linux_for
 from ..arch.linux_proc import KPF
 from ..loaders.capture import Capture, Checkpoint, PfnArray
 from ..loaders.capture_machine import machine_of
@@ -52,7 +52,7 @@ class Kernel:
             proc_rules(capture.kernel),
             config,
             layout,
-            config["DEVICE_PRIVATE"] == "y" if "DEVICE_PRIVATE" in config else _has_device_private(capture),
+            config.get("DEVICE_PRIVATE") == "y" if config else _has_device_private(capture),
         )
 
 
@@ -82,22 +82,21 @@ def _has_device_private(capture: Capture) -> bool:
     """Whether the kernel has CONFIG_DEVICE_PRIVATE: the reading in which hwpoison entries name poisoned frames."""
     for checkpoint in map(capture.checkpoint, capture.checkpoints):
         machine, flags = machine_of(checkpoint), checkpoint.pfn_array("flags")
-        right = dict.fromkeys((True, False), 0)
+        balance = 0
         for tag in checkpoint.roots:
-            for with_it in right:
-                tables = _tables(machine, tag, with_it)
-                found = (_plausible(tables.linux, e.level.number, e.raw, flags) for e in tables.raw(0, 1 << 63))
-                right[with_it] += sum(found)
-        if right[True] != right[False]:
-            return right[True] > right[False]
+            tables, without = _tables(machine, tag, True), _tables(machine, tag, False).linux
+            for entry in tables.raw(0, tables.tree.va_end):
+                if not entry.raw & 1:  # the valid bit of both architectures
+                    level = entry.level.number
+                    balance += _plausible(tables.linux.decode(level, entry.raw), flags)
+                    balance -= _plausible(without.decode(level, entry.raw), flags)
+        if balance:
+            return balance > 0
     return True
 
 
-def _plausible(linux: Linux, level: int, raw: int, flags: PfnArray | None) -> int:
+def _plausible(entry: LinuxEntry, flags: PfnArray | None) -> int:
     """1 where an entry in the swap format names a frame of its kind, -1 where it names another, 0 for other entries."""
-    if raw & 1:  # valid on both architectures
-        return 0
-    entry = linux.decode(level, raw)
     if entry.kind not in PFN_KINDS or flags is None:
         return 0
     word = flags.get(entry.pfn or 0)

@@ -98,7 +98,7 @@ def _mappings(found: Comparison) -> None:
 
 def _kpage(found: Comparison) -> None:
     adopted, model = found.adopted, found.model
-    lo, words, flags = adopted.kpagecount.pfn_lo, adopted.kpagecount.values, adopted.kpageflags
+    lo, words = adopted.kpagecount.pfn_lo, adopted.kpagecount.values
     expected = array("Q", [0]) * len(words)
     mapped = bytearray(len(words))
     for folio in adopted.frames.folios.values():
@@ -109,11 +109,27 @@ def _kpage(found: Comparison) -> None:
             if 0 <= at < len(words):
                 expected[at] = kpagecount(model, folio, page)
                 mapped[at] = 1
-    for at, (ours, kernel) in enumerate(zip(expected, words, strict=True)):
-        found.check("kpagecount" if mapped[at] else "kpagecount of unmapped frames", ours, kernel, lo + at)
-        word = flags.get(lo + at)
-        if word is not None:
-            found.check("kpageflags.MMAP", mapped[at], int(bool(word & _MMAP)), lo + at)
+    found.counts["kpagecount"] += sum(mapped)
+    found.counts["kpagecount of unmapped frames"] += len(words) - sum(mapped)
+    for at in (i for i, (ours, kernel) in enumerate(zip(expected, words, strict=True)) if ours != kernel):
+        name = "kpagecount" if mapped[at] else "kpagecount of unmapped frames"
+        found.differences.append(Difference(adopted.number, "", name, lo + at, expected[at], words[at]))
+    for folio in adopted.frames.folios.values():
+        mmap = int(model.mapcount(folio) > 0)
+        for pfn in range(folio.pfn, folio.pfn + folio.nr_pages):
+            found.check("kpageflags.MMAP", mmap, int(bool((adopted.kpageflags.get(pfn) or 0) & _MMAP)), pfn)
+    _unmapped(found)
+
+
+def _unmapped(found: Comparison) -> None:
+    """Frames that no entry maps must not have the MMAP flag."""
+    adopted = found.adopted
+    flags, known = adopted.kpageflags, adopted.frames.folios
+    mapped = {pfn for folio in known.values() for pfn in range(folio.pfn, folio.pfn + folio.nr_pages)}
+    claimed = {flags.pfn_lo + at for at, word in enumerate(flags.values) if word & _MMAP}
+    found.counts["kpageflags.MMAP"] += len(flags.values) - len(mapped)
+    for pfn in sorted(claimed - mapped):
+        found.differences.append(Difference(adopted.number, "", "kpageflags.MMAP", pfn, 0, 1))
 
 
 # ---- smaps, smaps_rollup, numa_maps
