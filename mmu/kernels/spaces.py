@@ -46,7 +46,7 @@ _NEVER = _Class(0, 1, 0, 0, 0)
 
 
 @dataclass(frozen=True)
-class _Plan:
+class TreePlan:
     """One tree as the kernels take it: by depth shift, entries, and the classes of tables and leaves."""
 
     tree: Tree
@@ -76,7 +76,7 @@ def _class_of(regime: Regime, level: Level, wanted: EntryType) -> tuple[_Class, 
     return _Class(mask, base & mask, address, high, shift), flags_mask(plain.layout)
 
 
-def _plan_of(regime: Regime, tree: Tree) -> _Plan:
+def plan_of(regime: Regime, tree: Tree) -> TreePlan:
     last = len(tree.levels) - 1
     tables, leaves, flags = [], [], []
     for depth, level in enumerate(tree.levels):
@@ -88,7 +88,7 @@ def _plan_of(regime: Regime, tree: Tree) -> _Plan:
     for kind in (tables, leaves):
         columns += [list(column) for column in zip(*kind, strict=True)]
     arrays = tuple(np.array(column, np.uint64) for column in columns)
-    return _Plan(tree, tuple(tables), tuple(leaves), tuple(flags), arrays)
+    return TreePlan(tree, tuple(tables), tuple(leaves), tuple(flags), arrays)
 
 
 @helper
@@ -97,7 +97,7 @@ def _address(e: Any, address: Any, high: Any, high_shift: Any) -> Any:
 
 
 @helper
-def _run(view: Any, pa: Any, count: Any) -> Any:
+def host_run(view: Any, pa: Any, count: Any) -> Any:
     """The host address of `count` words from `pa` where they lie in one piece, else 0."""
     ok, host = locate(view, _0, pa)
     end_ok, end = locate(view, _0, pa + ((count - _1) << _3))
@@ -107,7 +107,7 @@ def _run(view: Any, pa: Any, count: Any) -> Any:
     return result
 
 
-class _Items(NamedTuple):
+class Items(NamedTuple):
     """What `outline` lists, in ascending order of va: tables of the last level (`depth` last) and blocks."""
 
     va: Words
@@ -167,7 +167,7 @@ def outline(
                 n += 1
                 depth -= 1
                 continue
-            if _run(view, table[depth], end[depth]) == _0:
+            if host_run(view, table[depth], end[depth]) == _0:
                 backed = _0
                 for k in range(end[depth]):
                     if load(view, _0, table[depth] + (U64(k) << _3))[0]:
@@ -219,7 +219,7 @@ def emit(
             n += 1
         else:
             va, size = items.va[k], items.entry[k]
-            host = _run(view, items.pa[k], size)
+            host = host_run(view, items.pa[k], size)
             if host != _0:
                 for i in range(size):
                     e = peek(host + (U64(i) << _3))
@@ -285,7 +285,7 @@ def merge(view: Any, items: Any, arrays: Any, flags: Any, out: Any) -> Any:
         count, host, block = _1, _0, items.entry[k]
         if table:
             count = items.entry[k]
-            host = _run(view, items.pa[k], count)
+            host = host_run(view, items.pa[k], count)
             block = _0
         else:
             d = int(depth)
@@ -354,8 +354,8 @@ def label(items: Any, counts: Any, paths: Any, flags: Any, entries: Any, slots: 
 class _Part:
     """One tree's leaves: where they stand in the arrays of `Leaves`, and the items they come from."""
 
-    plan: _Plan
-    items: _Items
+    plan: TreePlan
+    items: Items
     counts: NDArray[np.int64]
     where: slice
 
@@ -414,7 +414,7 @@ class Leaves:
 
 
 def _labels(
-    plan: _Plan, items: _Items, counts: NDArray[np.int64], entries: Words
+    plan: TreePlan, items: Items, counts: NDArray[np.int64], entries: Words
 ) -> tuple[NDArray[np.uint32], NDArray[np.int64]]:
     """A code for each leaf's (path, flags), and the first leaf of each code."""
     _, paths = np.unique(np.stack([items.depth, items.both, items.any]), axis=1, return_inverse=True)
@@ -428,14 +428,14 @@ def _labels(
         size *= 4
 
 
-def _outline(view: MemoryView, plan: _Plan, tables: int, max_tables: int) -> tuple[_Items, _Odd, int]:
+def outline_of(view: MemoryView, plan: TreePlan, tables: int, max_tables: int) -> tuple[Items, _Odd, int]:
     """The items and odd entries of one tree's upper levels, and the tables read so far."""
     tree, top = plan.tree, plan.tree.levels[0]
     first, count = top.index(tree.va_start), tree.va_end - tree.va_start >> top.shift
     where = U64(tree.root + first * tree.entry_size), U64(tree.va_start), U64(count)
     n = n_odd = 0
     for _ in range(2):  # count, then fill
-        items = _Items(*(np.empty(n, np.uint64) for _ in _Items._fields))
+        items = Items(*(np.empty(n, np.uint64) for _ in Items._fields))
         odd = _Odd(*(np.empty(n_odd, np.uint64) for _ in _Odd._fields))
         n, n_odd, read, cut = outline(view, *where, plan.arrays, U64(tables), U64(max_tables), items, odd)
         if cut != 1:
@@ -443,7 +443,7 @@ def _outline(view: MemoryView, plan: _Plan, tables: int, max_tables: int) -> tup
     return items, odd, int(read)
 
 
-def _told(regime: Regime, plan: _Plan, odd: _Odd) -> list[Broken] | None:
+def _told(regime: Regime, plan: TreePlan, odd: _Odd) -> list[Broken] | None:
     """The broken entries among the odd ones; None where an odd one is good after all and the kernels do not fit."""
     broken = []
     for va, pa, entry, depth in zip(*(column.tolist() for column in odd), strict=True):
@@ -471,8 +471,8 @@ def leaves(memory: PhysicalMemory | MemoryView, regime: Regime, *, max_tables: i
     for tree in regime.trees:
         if tree.entry_size != 8:
             return _by_reference(words, regime, max_tables)
-        plan = _plan_of(regime, tree)
-        items, odd, tables = _outline(view, plan, tables, max_tables)
+        plan = plan_of(regime, tree)
+        items, odd, tables = outline_of(view, plan, tables, max_tables)
         va, entry, counts, more = _emit(view, plan, items)
         told = _told(regime, plan, _Odd(*(np.concatenate(pair) for pair in zip(odd, more, strict=True))))
         if told is None:
@@ -507,13 +507,13 @@ def _by_reference(memory: Any, regime: Regime, max_tables: int) -> Leaves:
     return result
 
 
-def _room(plan: _Plan, items: _Items) -> int:
+def _room(plan: TreePlan, items: Items) -> int:
     """How many leaves the items can have at most, and one to spare."""
     tables = items.depth == len(plan.tree.levels) - 1
     return int(items.entry[tables].sum()) + int(np.count_nonzero(~tables)) + 1
 
 
-def _emit(view: MemoryView, plan: _Plan, items: _Items) -> tuple[Words, Words, NDArray[np.int64], _Odd]:
+def _emit(view: MemoryView, plan: TreePlan, items: Items) -> tuple[Words, Words, NDArray[np.int64], _Odd]:
     last = len(plan.tree.levels) - 1
     shape = U64(last), U64(plan.tree.levels[last].shift), U64(plan.leaves[last].mask), U64(plan.leaves[last].value)
     capacity = _room(plan, items)
@@ -550,8 +550,8 @@ def ranges(memory: PhysicalMemory | MemoryView, regime: Regime, *, max_tables: i
     for tree in regime.trees:
         if tree.entry_size != 8:
             return _ranges_by_reference(words, regime, max_tables)
-        plan = _plan_of(regime, tree)
-        items, odd, tables = _outline(view, plan, tables, max_tables)
+        plan = plan_of(regime, tree)
+        items, odd, tables = outline_of(view, plan, tables, max_tables)
         rows, n_odd = _merge(view, plan, items)
         if (n_odd or len(odd.va)) and not _all_broken(view, regime, plan, items, odd):
             return _ranges_by_reference(words, regime, max_tables)
@@ -561,18 +561,18 @@ def ranges(memory: PhysicalMemory | MemoryView, regime: Regime, *, max_tables: i
     return _joined(Ranges(*(np.concatenate(column) for column in zip(*columns, strict=True))))
 
 
-def _merge(view: MemoryView, plan: _Plan, items: _Items) -> tuple[Words, int]:
+def _merge(view: MemoryView, plan: TreePlan, items: Items) -> tuple[Words, int]:
     out = np.empty((5, _room(plan, items)), np.uint64)  # untouched pages cost nothing
     n, odd = merge(view, items, plan.arrays, np.array(plan.flags, np.uint64), out)
     return out[:, :n], odd
 
 
-def _all_broken(view: MemoryView, regime: Regime, plan: _Plan, items: _Items, odd: _Odd) -> bool:
+def _all_broken(view: MemoryView, regime: Regime, plan: TreePlan, items: Items, odd: _Odd) -> bool:
     more = _emit(view, plan, items)[3]
     return _told(regime, plan, _Odd(*(np.concatenate(pair) for pair in zip(odd, more, strict=True)))) is not None
 
 
-def _judged(memory: Any, regime: Regime, plan: _Plan, items: _Items, rows: Words) -> tuple[Any, ...]:
+def _judged(memory: Any, regime: Regime, plan: TreePlan, items: Items, rows: Words) -> tuple[Any, ...]:
     """The columns of `Ranges` for the rows of one tree."""
     va, size, pa, flags, item = rows
     depth = items.depth[item]
