@@ -106,19 +106,13 @@ def _note_x86_depth(machine: Machine, capture: Capture) -> None:
 
 
 def _fill_arm64(machine: Machine, checkpoint: Checkpoint) -> None:
-    from ..arch.arm64 import registers as layouts
-    from ..arch.arm64.id_registers import features_from_id_registers
+    from ..arch.arm64.registers import LAYOUTS
 
-    sample = dict(_arm64_sample(checkpoint))
-    machine.registers |= {name: x for name, x in sample.items() if name in layouts.LAYOUTS}
+    machine.registers |= {name: x for name, x in _arm64_sample(checkpoint) if name in LAYOUTS}
     if "SCTLR_EL1" not in machine.registers:
-        machine.registers["SCTLR_EL1"] = layouts.SCTLR_EL1.build(M=1, C=1, I=1)
         machine.notes.append("SCTLR_EL1 was not captured: translation and caches on, as Linux has them")
-    machine.features |= features_from_id_registers(sample)
-    if "ID_AA64MMFR0_EL1" not in sample:
-        lpa2 = checkpoint.capture.lpa2
-        machine.features |= {"pamax": 52 if lpa2 else 48, "FEAT_LPA2": int(lpa2)}
-        machine.notes.append("no ID registers were captured: the physical address size follows from LPA2")
+    if "ID_AA64MMFR0_EL1" not in machine.registers:
+        machine.notes.append("no ID registers were captured: the processor has what the control registers ask for")
     if "TCR_EL1" not in machine.registers:
         raise InputError("the register sample lacks TCR_EL1", file=checkpoint.capture.path, field="TCR_EL1")
     _check_arm64_geometry(machine, checkpoint.capture)

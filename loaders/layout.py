@@ -6,11 +6,12 @@ The page tables are built through the table editor, so that what is described is
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..arch.errors import InputError
+from ..mmu.arm64.features import FEATURES
 from ..mmu.editor import TableEditor
 from ..mmu.frames import FrameAllocator
 from ..mmu.hardware_entries import PageAttributes
@@ -102,6 +103,8 @@ class _Builder:
     def _machine(self) -> Machine:
         registers = {name: self.address(x, f"registers.{name}") for name, x in self.described.registers.items()}
         check_registers(self.preset.arch, registers, file=self.path)
+        if self.preset.arch == "arm64":
+            self._check_features(FEATURES)
         machine = Machine(
             arch=self.preset.arch,
             memory=self.memory,
@@ -115,6 +118,11 @@ class _Builder:
         if self.described.name:
             machine.notes.insert(0, self.described.name)
         return machine
+
+    def _check_features(self, known: Sequence[str]) -> None:
+        for name in self.described.features:
+            if name != "pamax" and name not in known:
+                raise self.error("no feature that a walk depends on", f"features.{name}")
 
     def _page_shift(self) -> int:
         if self.preset.arch == "x86_64":

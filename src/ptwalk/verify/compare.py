@@ -181,5 +181,3 @@ class ProcessCheck:
 @lru_cache(maxsize=8)
 def _pagemap(checkpoint: Checkpoint, tag: str) -> Pagemap:
     return checkpoint.pagemap(tag)
-
-
