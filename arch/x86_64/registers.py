@@ -46,4 +46,14 @@ PAT = Layout(
 )  # fmt: skip
 MEMORY_TYPES = {0: "UC", 1: "WC", 4: "WT", 5: "WP", 6: "WB", 7: "UC-"}  # Intel SDM volume 3A table 13-10
 
-LAYOUTS = merge(CR0, CR3, CR4, EFER, RFLAGS, PKRU, PKRS, PAT)
+HLATP = Layout(
+    "HLATP", res0(3), bit("PWT"), bit("PCD"), res0(7), address("BASE", 40), res0(12),
+    title="root of hypervisor-managed linear-address translation (VMCS field)", source="Intel SDM volume 3A table 5-12",
+)  # fmt: skip
+EPTP = Layout(
+    "EPTP", bits("MT", 3), bits("WALK", 3), bit("AD"), bit("SSS"), res0(4), address("BASE", 40), res0(12),
+    title="extended-page-table pointer: memory type, walk length - 1, accessed and dirty, supervisor shadow stacks",
+    source="Intel SDM volume 3C table 26-9",
+)  # fmt: skip
+
+LAYOUTS = merge(CR0, CR3, CR4, EFER, RFLAGS, PKRU, PKRS, PAT, HLATP, EPTP)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..walk import Access, AccessKind
 
@@ -11,8 +11,9 @@ from ..walk import Access, AccessKind
 class X86Access(Access):
     """An access as Intel SDM volume 3A 5.6.1 sorts them.
 
-    `implicit` accesses are supervisor accesses whatever the CPL (descriptor tables, TSS). `shadow_stack` accesses are
-    those of CET; WRUSS is a user shadow-stack access made at CPL 0 (`user` True). `stack` references raise #SS, not
+    `implicit` accesses are supervisor accesses whatever the CPL (descriptor tables, TSS); `user` is then the CPL's
+    side. `shadow_stack` accesses are those of CET; WRUSS is a user shadow-stack access made at CPL 0 (`user` True).
+    `rmw` marks a locked read-modify-write, one write access for the architecture. `stack` references raise #SS, not
     #GP, where the address is not canonical.
 
     >>> X86Access(AccessKind.READ, user=True, implicit=True).is_user
@@ -22,6 +23,7 @@ class X86Access(Access):
     implicit: bool = False
     shadow_stack: bool = False
     stack: bool = False
+    rmw: bool = False
 
     @classmethod
     def of(cls, access: Access | None) -> X86Access:
@@ -41,3 +43,8 @@ class X86Access(Access):
     @property
     def is_fetch(self) -> bool:
         return self.kind is AccessKind.EXECUTE
+
+    @property
+    def load_half(self) -> X86Access:
+        """The load of a read-modify-write that is done as a load and a store."""
+        return replace(self, kind=AccessKind.READ, rmw=False)

@@ -58,3 +58,6 @@ def legacy(pse: bool) -> Mode:
     levels = (_level(2, "PDE", "PGD", 22, 10, pse), _level(1, "PTE", "PTE", 12, 10, True))
     leaves = {1: entries.PTE32} | ({2: entries.PDE32_4M} if pse else {})
     return Mode("32-bit paging", 4, 32, levels, {2: entries.PDE32}, leaves, "5.3")
+
+
+OFF = Mode("paging off", 4, 32, (), {}, {}, "5.1.1")  # linear addresses are physical ones

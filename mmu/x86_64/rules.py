@@ -54,13 +54,17 @@ class Path:
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """One protection rule; `bit` is the entry's or register's bit to blame."""
+    """One protection rule; `bit` is the entry's or register's bit to blame.
+
+    `lasting` rules, once an upper entry breaks them, no entry below can satisfy.
+    """
 
     name: str
     text: str
     bit: str
     source: str
     forbids: Callable[[X86Regime, X86Access, Path], bool]
+    lasting: bool = False
 
 
 def _write_counts(regime: X86Regime, access: X86Access) -> bool:
@@ -78,27 +82,44 @@ def _key_forbids(regime: X86Regime, access: X86Access, path: Path, register: str
     return bool(denied or (read_only and access.is_write and _write_counts(regime, access)))
 
 
+def _pkru_forbids(regime: X86Regime, access: X86Access, path: Path) -> bool:
+    if "PKE" not in regime.on:
+        return False
+    if not regime.profile.pkru_by_cpl:
+        return path.is_user and _key_forbids(regime, access, path, "PKRU")
+    if access.user or not access.is_write:  # as Bochs 2.7 has it
+        return access.user and _key_forbids(regime, access, path, "PKRU")
+    read_only = PKRU[f"WD{path.key}"].get(regime.registers["PKRU"])
+    return regime.is_long and bool(read_only) and "WP" in regime.on
+
+
+def _smap_forbids(regime: X86Regime, access: X86Access, path: Path) -> bool:
+    if "SMAP" not in regime.on or access.is_fetch or access.is_user or access.shadow_stack or not path.is_user:
+        return False
+    ignored = access.implicit and (3 if access.user else 0) not in regime.profile.implicit_ac
+    return ignored or "AC" not in regime.on
+
+
 RULES: tuple[Rule, ...] = (
     Rule("U/S", "a user access reaches a supervisor page", "US", f"{SDM} 5.6.1",
-         lambda r, a, p: a.is_user and not p.is_user),
+         lambda r, a, p: a.is_user and not p.is_user, lasting=True),
     Rule("SS-U/S", "a supervisor shadow-stack access reaches a user page", "US", f"{SDM} 5.6.1",
          lambda r, a, p: a.shadow_stack and not a.is_user and p.is_user),
     Rule("R/W", "a write reaches a read-only page", "RW", f"{SDM} 5.6.1",
-         lambda r, a, p: a.is_write and not a.shadow_stack and not p.is_writable and _write_counts(r, a)),
+         lambda r, a, p: a.is_write and not a.shadow_stack and not p.is_writable and _write_counts(r, a),
+         lasting=True),
     Rule("SS", "a shadow-stack access reaches an ordinary page", "RW D", f"{SDM} 5.6.1",
          lambda r, a, p: a.shadow_stack and not p.is_shadow_stack),
     Rule("XD", "an instruction fetch reaches an execute-disable page", "XD", f"{SDM} 5.6.1",
-         lambda r, a, p: a.is_fetch and bool(p.any_of & XD)),
+         lambda r, a, p: a.is_fetch and bool(p.any_of & XD), lasting=True),
     Rule("SMEP", "a supervisor fetch reaches a user page", "CR4.SMEP", f"{SDM} 5.6.1",
          lambda r, a, p: a.is_fetch and not a.is_user and p.is_user and "SMEP" in r.on),
-    Rule("SMAP", "a supervisor data access reaches a user page", "CR4.SMAP", f"{SDM} 5.6.1",
-         lambda r, a, p: not a.is_fetch and not a.is_user and not a.shadow_stack and p.is_user and "SMAP" in r.on
-         and (a.implicit or "AC" not in r.on)),
-    Rule("PKU", "the protection key of a user page forbids the access", "PKRU", f"{SDM} 5.6.2",
-         lambda r, a, p: "PKE" in r.on and p.is_user and _key_forbids(r, a, p, "PKRU")),
+    Rule("SMAP", "a supervisor data access reaches a user page", "CR4.SMAP", f"{SDM} 5.6.1", _smap_forbids),
+    Rule("PKU", "the protection key of a user page forbids the access", "PKRU", f"{SDM} 5.6.2", _pkru_forbids),
     Rule("PKS", "the protection key of a supervisor page forbids the access", "PKRS", f"{SDM} 5.6.2",
          lambda r, a, p: "PKS" in r.on and not p.is_user and _key_forbids(r, a, p, "PKRS")),
 )  # fmt: skip
+KEY_RULES = ("PKU", "PKS")
 
 
 def violations(regime: X86Regime, access: X86Access, path: Path) -> list[Rule]:
@@ -106,12 +127,21 @@ def violations(regime: X86Regime, access: X86Access, path: Path) -> list[Rule]:
     return [rule for rule in RULES if rule.forbids(regime, access, path)]
 
 
+def doomed(regime: X86Regime, access: X86Access, path: Path) -> tuple[str, ...]:
+    """What the entries above a bad one already forbid for good, in words."""
+    if path.all_of == ~0:
+        return ()
+    broken = (rule for rule in RULES if rule.lasting and rule.forbids(regime, access, path))
+    return tuple(f"{rule.name}: {rule.text}" for rule in broken)
+
+
 def error_code(
-    regime: X86Regime, access: X86Access, *, present: bool, reserved: bool = False, key: bool = False
-) -> int:
+    regime: X86Regime, access: X86Access, *, present: bool, reserved: bool = False, key: bool = False,
+    hlat: bool = False,
+) -> int:  # fmt: skip
     """The #PF error code (Intel SDM volume 3A 5.7): I/D is reported where XD or SMEP could have been the reason."""
     code = PF_ERROR_CODE.build(
-        P=present, WR=access.is_write, US=access.is_user, RSVD=reserved, PK=key, SS=access.shadow_stack
+        P=present, WR=access.is_write, US=access.is_user, RSVD=reserved, PK=key, SS=access.shadow_stack, HLAT=hlat
     )
     tells_fetch = "SMEP" in regime.on or ("NXE" in regime.on and regime.mode.entry_size == 8)
     return code | (PF_ERROR_CODE["ID"].mask if access.is_fetch and tells_fetch else 0)
@@ -122,8 +152,12 @@ _PLAIN = [(Rights.of(kind, user=user), X86Access(kind, user)) for user in (False
 
 def rights(regime: X86Regime, path: Path) -> Rights:
     """Which of the six plain accesses this path allows under the present registers."""
-    granted = Rights(0)
-    for right, access in _PLAIN:
-        if not any(rule.forbids(regime, access, path) for rule in RULES):
-            granted |= right
+    facts = path.is_user, path.is_writable, bool(path.any_of & XD), path.key
+    granted = regime.rights_of.get(facts)
+    if granted is None:
+        granted = Rights(0)
+        for right, access in _PLAIN:
+            if not any(rule.forbids(regime, access, path) for rule in RULES):
+                granted |= right
+        regime.rights_of[facts] = granted
     return granted
