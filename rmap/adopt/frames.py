@@ -135,4 +135,6 @@ class KernelFrames:
         nr_pages = end - head
         if nr_pages & nr_pages - 1 or nr_pages > limit:
             raise InputError(f"kpageflags has a compound page of {nr_pages} pages", field="pfn", value=head)
+        if head % nr_pages:
+            raise InputError(f"a compound page of {nr_pages} pages is not aligned", field="pfn", value=head)
         return head, nr_pages.bit_length() - 1

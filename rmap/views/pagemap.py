@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from array import array
 from dataclasses import dataclass
 
@@ -105,7 +106,9 @@ class PagemapView:
             raise InputError("pagemap is read in multiples of 8 bytes (EINVAL)", field="offset", value=offset)
         page = self.model.rules.page_size
         words = self.words(offset // 8 * page, (offset + size) // 8 * page)
-        return b"".join(word.to_bytes(8, "little") for word in words)
+        if sys.byteorder == "big":
+            words.byteswap()
+        return words.tobytes()
 
 
 def decode(word: int) -> str:
