@@ -145,6 +145,16 @@ def combine(first: MemAttrs, second: MemAttrs) -> MemAttrs:
     return MemAttrs(-1, inner, outer, shareability, xs).effective()
 
 
+def combine_by_low_nibble(first: MemAttrs, second: MemAttrs) -> MemAttrs:
+    """As `combine`, but a Normal stage takes part in the choice of the Device type with its inner nibble (QEMU)."""
+    result = combine(first, second)
+    if result.device < 0:
+        return result
+    full = second._replace(inner=second.inner._replace(hints=3))
+    lows = [attrs.device << 2 if attrs.device >= 0 else _par_half(attrs.inner) for attrs in (first, full)]
+    return result._replace(device=next((low >> 2 for low in (0, 4, 8) if low in lows), 3))
+
+
 def _back(cache: Cache, *, normal: bool) -> Cache:
     return Cache(Cacheability.WB, *cache[1:]) if normal and cache.attrs else _FULL
 
@@ -173,11 +183,12 @@ def _par_half(cache: Cache) -> int:
     return lasting | (4 if cache.attrs == Cacheability.WB else 0) | cache.hints
 
 
-def encode_par(attrs: MemAttrs) -> int:
-    """The ATTR field of PAR_EL1 (EncodePARAttrs)."""
+def encode_par(attrs: MemAttrs, *, xs: bool = True) -> int:
+    """The ATTR field of PAR_EL1 (EncodePARAttrs); without FEAT_XS (`xs` False) the XS forms do not exist."""
+    limited = xs and not attrs.xs
     if attrs.device >= 0:
-        return attrs.device << 2 | (1 - attrs.xs)
-    if not attrs.xs:
+        return attrs.device << 2 | limited
+    if limited:
         if attrs.inner.attrs == attrs.outer.attrs == Cacheability.WT and not attrs.outer.transient:
             if attrs.outer.hints == 2:
                 return 0xA0

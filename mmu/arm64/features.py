@@ -22,16 +22,19 @@ PA_SIZES = (32, 36, 40, 42, 44, 48, 52, 56)
 
 DEVIATIONS = {
     "any-block-level": "a block descriptor is accepted at every level but the last",
+    "block-low-bits-ored": "address bits of a block descriptor below the block's size are OR-ed into the output",
     "contiguous-ignored": "the Contiguous bit changes no output address",
     "at-sets-dirty": "an address translation for a write sets the dirty state",
     "cache-ops-pass": "cache maintenance by VA never faults",
     "par-sh-raw": "PAR_EL1.SH is not forced to 0b10 for Device and Non-cacheable memory",
+    "device-by-low-nibble": "Device and Normal stages combine by the low nibbles of their MAIR-style attributes",
     "no-device-alignment": "an unaligned access to Device memory does not fault",
     "hpfar-on-permission": "HPFAR_EL2 is filled on a stage 2 Permission fault",
     "high-oa-ignored": "output address bits 51:48 of a descriptor are ignored when the output size is below 52 bits",
     "oa-size-of-descriptor": "the output size is checked against the address in the descriptor, not the composed one",
     "oa-size-unchecked": "output and table addresses are never checked against the output size",
     "s1ptw-level-of-stage1": "a stage 2 fault on a stage 1 table reports the stage 1 level",
+    "s1ptw-is-translation": "a stage 2 fault on a stage 1 table is reported as a Translation fault",
     "vtcr-ps-limits-ipa": "VTCR_EL2.PS, not the implemented size, limits T0SZ and the start level",
     "clean-dbm-not-writable-for-fetch": "a clean DBM page does not count as writable for PXN by EL0 write and WXN",
     "ptw-sets-af-first": "with HCR_EL2.PTW the stage 2 access flag of a Device-mapped table is set before the fault",
@@ -79,7 +82,7 @@ PROFILES = {
     "arm": Choices(),
     "qemu-7.2": Choices(
         bbm_level=2,
-        deviations=frozenset(DEVIATIONS) - {"oa-size-unchecked"},
+        deviations=frozenset(DEVIATIONS) - {"oa-size-unchecked", "s1ptw-is-translation", "block-low-bits-ored"},
     ),
     "unicorn-2.1.4": Choices(
         txsz_above_max_faults=False,

@@ -15,7 +15,7 @@ from .context import Abort, Context, FaultRecord, LeafInfo, Steps, first_fault, 
 from .entries import AF, Kind
 from .params import FINAL_LEVEL, S1Params
 from .permissions import S1Leaf
-from .stage2 import RETRIES, compose, drop_high, fail, misaligned, out_of_range
+from .stage2 import RETRIES, compose, drop_high, fail, leaf_base, misaligned, out_of_range
 
 LINUX_NAMES = {-1: "PGD", 0: "P4D", 1: "PUD", 2: "PMD", 3: "PTE"}
 
@@ -148,7 +148,12 @@ def _ipa_read(
     request = stage2.Request(
         pa, space, attributes.NORMAL_NC, True, update=update, top_level=top, upper=params.upper, s1_level=level
     )
-    return (yield from stage2.translate(ctx, request))
+    try:
+        return (yield from stage2.translate(ctx, request))
+    except Abort as abort:
+        if "s1ptw-is-translation" in ctx.system.deviates:
+            abort.record.fault = FaultType.TRANSLATION
+        raise
 
 
 def _walk(ctx: Context, params: S1Params) -> Steps[_Found]:
@@ -276,7 +281,7 @@ def _leaf(ctx: Context, params: S1Params, walk: _Walk, raw: int, at: stage2.Outp
     guarded = int(bool(raw & (entries.D128_GP if d128 else entries.GP)))
     info = LeafInfo(level, raw, at.pa, params.shift(level), contiguous, ng, guarded)
     leaf = S1Leaf(raw, space, walk.tables, walk.blame)
-    base = drop_high(ctx, entries.leaf_address(params, raw, level), params.oa_size)
+    base = leaf_base(ctx, params, raw, level)
     return _Found(leaf, info, base, walk.space, attrs, assured, walk.pa)
 
 
@@ -405,7 +410,9 @@ def _output(ctx: Context, params: S1Params, found: _Found) -> Output:
     if uncached:
         attrs = attributes.NORMAL_NC._replace(xs=attrs.xs)
     raw_shareability = ctx.system.two_stages(ctx.regime) and bool(ctx.system.get("HCR_EL2", "VM"))
-    if not raw_shareability or ctx.system.choices.effective_shareability_s1:
+    if "par-sh-raw" in ctx.system.deviates:
+        attrs = attrs._replace(shareability=found.attrs.shareability)
+    elif not raw_shareability or ctx.system.choices.effective_shareability_s1:
         attrs = attrs.effective()
     else:
         attrs = attrs._replace(shareability=found.attrs.shareability)

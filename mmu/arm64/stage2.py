@@ -13,7 +13,7 @@ from .access import PASpace
 from .attributes import MemAttrs
 from .context import Abort, Context, FaultRecord, LeafInfo, Steps, first_fault, read_descriptor, swap_descriptor
 from .entries import AF, Kind
-from .params import FINAL_LEVEL, S2Params
+from .params import FINAL_LEVEL, Geometry, S2Params
 
 RETRIES = 64  # a descriptor that changes under the walk starts it again; each change only sets bits
 
@@ -118,6 +118,13 @@ def drop_high(ctx: Context, address: int, oa_size: int) -> int:
     return address
 
 
+def leaf_base(ctx: Context, params: Geometry, raw: int, level: int) -> int:
+    """The address in a leaf (AArch64_LeafBase)."""
+    if "block-low-bits-ored" in ctx.system.deviates:
+        return drop_high(ctx, entries.table_address(params, raw), params.oa_size)
+    return drop_high(ctx, entries.leaf_address(params, raw, level), params.oa_size)
+
+
 def _walk(ctx: Context, params: S2Params, request: Request) -> Steps[_Found]:
     """From the start table to a leaf (AArch64_S2Walk)."""
     level, size, ipa = params.require_start(), 1 << params.desc_log2, request.ipa
@@ -181,13 +188,15 @@ def _leaf(ctx: Context, params: S2Params, request: Request, raw: int, level: int
         attrs = attributes.forced_write_back(request.attrs, memattr, shareability, fnxs)
     else:
         attrs = attributes.decode_stage2(memattr, shareability, fnxs)
-    base = drop_high(ctx, entries.leaf_address(params, raw, level), params.oa_size)
+    base = leaf_base(ctx, params, raw, level)
     contiguous = entries.contiguous_log2(params, raw, level)
     return _Found(raw, level, pa, contiguous, base, _output_space(params, request, raw), attrs)
 
 
 def compose(ctx: Context, base: int, address: int, size: int, contiguous: int) -> int:
     """The output address: bits below the block and its contiguous run come from the input (StageOA)."""
+    if "block-low-bits-ored" in ctx.system.deviates:
+        return base | address & (1 << size) - 1
     msb = size if "contiguous-ignored" in ctx.system.deviates else size + contiguous
     return base >> msb << msb | address & (1 << msb) - 1
 
@@ -338,6 +347,7 @@ def _output(ctx: Context, params: S2Params, request: Request, found: _Found) -> 
     if uncached:
         attrs = attributes.NORMAL_NC._replace(xs=attrs.xs)
     if not params.fwb:
-        attrs = attributes.combine(request.attrs, attrs)
+        odd = "device-by-low-nibble" in ctx.system.deviates
+        attrs = (attributes.combine_by_low_nibble if odd else attributes.combine)(request.attrs, attrs)
     rights = permissions.stage2(params, found.raw, el0=ctx.el == 0)
     return Output(pa, found.space, attrs, rights.mostly_read_only, params, found.raw)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from ...arch.arm64.faults import ISS_DATA_ABORT, PAR_EL1, PAR_EL1_FAULT, TOP_LEVEL_BIT, FaultType
+from ..memory import Memory
 from . import attributes
-from .access import PASpace
+from .access import Arm64Access, PASpace
 from .context import Context, Detail, FaultRecord
+from .system import SystemState
 
 _ISS = ISS_DATA_ABORT
 _ISS2_SHIFT = 25  # ISS2 stands behind the 25 bits of ISS in that layout
@@ -71,5 +73,22 @@ def par(ctx: Context, detail: Detail) -> int:
         shareability = attributes.encode_par_shareability(attrs)
     ns = detail.pa_space in (PASpace.NonSecure, PASpace.Realm)
     nse = detail.pa_space in (PASpace.Root, PASpace.Realm) if "FEAT_RME" in ctx.system.features else True
-    encoded = attributes.encode_par(attrs)
+    encoded = attributes.encode_par(attrs, xs="FEAT_XS" in ctx.system.features)
     return PAR_EL1.build(SH=shareability, NS=ns, NSE=nse, PA=detail.pa >> 12, ATTR=encoded)
+
+
+def expected_par(system: SystemState, memory: Memory, va: int, form: str, *, pan: bool = False) -> int:
+    """PAR_EL1 after `AT <form>, va`: forms are S1E1R, S1E0W, S1E1RP, S12E1R ...; memory is left as it is.
+
+    >>> from .features import Choices, Features
+    >>> from ..memory import WordMemory
+    >>> system = SystemState({"SCR_EL3": 1, "SCTLR_EL1": 0}, Features(), Choices())
+    >>> hex(expected_par(system, WordMemory({}), 0x8000_1234, "S1E1R"))
+    '0x80001b00'
+    """
+    from .walk import make_context, run
+
+    ctx = make_context(system, memory, va, Arm64Access.at(form, pan=pan))
+    for _ in run(ctx):
+        pass
+    return par(ctx, ctx.detail)
