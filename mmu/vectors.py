@@ -39,6 +39,15 @@ def read_arrays(path: Path | str) -> dict[str, np.ndarray[Any, Any]]:
         raise InputError(f"not a readable vector file: {error}", file=path) from error
 
 
+def read_names(path: Path | str) -> set[str]:
+    """The names of the arrays of an .npz, without reading them."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return {name.removesuffix(".npy") for name in archive.namelist()}
+    except (OSError, zipfile.BadZipFile, ValueError, NotImplementedError) as error:
+        raise InputError(f"not a readable vector file: {error}", file=path) from error
+
+
 class VectorArrays:
     """The arrays of a vector file with the checks that both architectures need; `count` is the number of cases."""
 

@@ -26,6 +26,7 @@ _COMMANDS = {
     "maps": ("maps:maps", "List a whole address space, equal neighbours merged."),
     "decode": ("decode:decode", "Show every field of an entry or register value as a bit diagram."),
     "verify": ("verify:verify", "Compare everything in a capture with what its kernel said."),
+    "conform": ("conform:conform", "Run a vector file through the reference walker and the kernel."),
 }
 for _name, (_target, _help) in _COMMANDS.items():
     app.command(f"ptwalk.cli.{_target}", name=_name, help=_help)

@@ -1,0 +1,22 @@
+"""`ptwalk verify CAPTURE`."""
+
+from __future__ import annotations
+
+from ..verify import verify as run_verify
+from . import common
+
+
+def verify(file: str, /, *, json: bool = False) -> int:
+    """Walk everything in a capture and compare it with what its kernel said; exit 1 on any disagreement.
+
+    Parameters
+    ----------
+    file: A capture, as directory or .tar.xz.
+    json: One JSON object instead of text (docs/json.md).
+    """
+    report = run_verify(file)
+    if json:
+        common.print_json(report.shape())
+    else:
+        print(report.text())
+    return 0 if report.ok else 1
