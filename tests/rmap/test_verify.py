@@ -103,9 +103,10 @@ def test_many_flipped_page_table_bits_are_noticed(name: str) -> None:
     rng = random.Random(SEED + 1)
     print("seed", SEED + 1)
     slots = mapped_slots(name, 4, "A") + mapped_slots(name, 4, "C")
+    valid = [] if name == NEW_ARM else [0]  # since 6.11 arm64 Linux calls an entry with bit 0 clear and bit 11 present
     for _ in range(40):
         index, raw = rng.choice(slots)
-        bit = rng.choice([0, *range(12, 28)])
+        bit = rng.choice([*valid, *range(12, 28)])
         changed = Changed(name)
         changed.flip("cp4/ptpages.bin", index, 1 << bit)
         report = verify_capture(changed.capture(), [4])
