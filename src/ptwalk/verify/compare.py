@@ -14,7 +14,7 @@ from ..mmu.machine import Machine
 from ..rmap_verify.procfs import parse_smaps
 from .report import Disagreement, VerifyReport
 from .rules import Case, decide
-from .tables import COMPARED, PFRAME, PRESENT, Item, UserTables, pagemap_word, read_user_tables
+from .tables import COMPARED, PFRAME, PRESENT, SOFT_DIRTY, Item, UserTables, pagemap_word, read_user_tables
 from .walker import check_item, samples
 
 _FRAME = PFRAME | PRESENT
@@ -52,11 +52,10 @@ class ProcessCheck:
 
     @staticmethod
     def _contradicts_flags(item: Item, frames: PfnArray | None) -> bool:
-        entry = item.entry
-        if entry.present or entry.pfn is None or frames is None:
+        if item.traits.present or item.pfn is None or frames is None:
             return False
-        flags = frames.get(entry.pfn)
-        return flags is not None and bool(flags & _HWPOISON) != (entry.kind is EntryKind.HWPOISON)
+        flags = frames.get(item.pfn)
+        return flags is not None and bool(flags & _HWPOISON) != (item.traits.kind is EntryKind.HWPOISON)
 
     def _areas(self) -> list[tuple[int, int, frozenset[str]]]:
         name = f"proc/{self.tag}/smaps"
@@ -84,9 +83,13 @@ class ProcessCheck:
         for item in samples(self.tables.items, self.shift):
             text = check_item(self.machine.memory, self.regime, item, self.shift)
             if text:
-                report.disagreements.append(self.disagree(item.va, item.entry.text(), f"reference walker: {text}"))
+                report.disagreements.append(self.disagree(item.va, self.text(item), f"reference walker: {text}"))
             else:
                 report.walker["walks that agree"] += 1
+
+    def text(self, item: Item | None) -> str:
+        """The entry in Linux's words."""
+        return "nothing" if item is None else self.linux.decode(item.level.number, item.raw).text()
 
     def disagree(self, va: int, tables: str, kernel: str) -> Disagreement:
         return Disagreement(self.checkpoint.number, self.tag, va, tables, kernel)
@@ -97,7 +100,7 @@ class ProcessCheck:
         for area in pagemap.ranges:
             self._compare_area(area, pagemap, expected, report)
         for page, (_, item) in expected.items():
-            report.disagreements.append(self.disagree(page << self.shift, item.entry.text(), "no area maps this"))
+            report.disagreements.append(self.disagree(page << self.shift, self.text(item), "no area maps this"))
 
     def _words(self, item: Item) -> Iterator[tuple[int, tuple[int, Item]]]:
         word, step = pagemap_word(item, self.linux)
@@ -114,14 +117,17 @@ class ProcessCheck:
             tables, item = expected.pop(page, (0, None))
             word = said & COMPARED
             report.present += bool(word & PRESENT) and word & _FRAME == tables & _FRAME
-            if word == tables:
+            alike = not (word ^ tables) & ~SOFT_DIRTY
+            name = "told by the entry" if word == tables else self._decide(page, word, tables, item, flags)
+            if alike and name is not None:
                 report.agreements[self.kind(item)] += 1
+                if (word | tables) & SOFT_DIRTY:
+                    report.soft_dirty[name] += 1
                 continue
-            name = decide(self._case(page << self.shift, word, tables, item, flags))
             if name is not None:
                 report.by_rule[name] += 1
                 continue
-            text = item.entry.text() if item is not None else "nothing"
+            text = self.text(item)
             report.disagreements.append(
                 self.disagree(page << self.shift, f"{text} (pagemap word {tables:#x})", f"pagemap word {said:#x}")
             )
@@ -130,7 +136,7 @@ class ProcessCheck:
         """Under which name an agreement is counted."""
         if item is None:
             return "none"
-        entry = item.entry
+        entry = item.traits
         if entry.present:
             leaf = "" if item.nr_pages == 1 else f", {item.level.linux_name} leaf"
             return f"present{self._present_kind(item)}{leaf}"
@@ -139,19 +145,21 @@ class ProcessCheck:
         return f"{entry.kind.value}{names.lower()}{flags}"
 
     def _present_kind(self, item: Item) -> str:
-        if item.entry.kind is not EntryKind.PRESENT:
-            return f", {item.entry.kind.value}"
-        flags = self.flags_of_frames.get(item.entry.pfn or 0) if self.flags_of_frames is not None else None
+        if item.traits.kind is not EntryKind.PRESENT:
+            return f", {item.traits.kind.value}"
+        flags = self.flags_of_frames.get(item.pfn or 0) if self.flags_of_frames is not None else None
         return ", zero page" if flags is not None and flags & _ZERO_PAGE else ""
 
-    def _case(self, va: int, word: int, tables: int, item: Item | None, flags: frozenset[str] | None) -> Case:
+    def _decide(self, page: int, word: int, tables: int, item: Item | None, flags: frozenset[str] | None) -> str | None:
+        """The name of the rule that explains a difference, or None."""
+        va, frames = page << self.shift, self.flags_of_frames
+
         def kpageflags() -> int | None:
-            frame = tables & PFRAME
-            return self.flags_of_frames.get(frame) if tables & PRESENT and self.flags_of_frames is not None else None
+            return frames.get(tables & PFRAME) if tables & PRESENT and frames is not None else None
 
         if flags is None:  # the areas of smaps were cut otherwise
             flags = self.area_flags(va, va + (1 << self.shift))
-        return Case(word, tables, item, flags, self.moving, lambda: self._later(va), kpageflags)
+        return decide(Case(word, tables, item, flags, self.moving, lambda: self._later(va), kpageflags))
 
     def _later(self, va: int) -> int | None:
         """The process's pagemap word for `va` at the next checkpoint."""

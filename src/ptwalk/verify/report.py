@@ -27,8 +27,9 @@ class VerifyReport:
     """The outcome of `verify`: `ok` is True where nothing disagrees.
 
     `agreements` counts pagemap words by what the tables hold there, `by_rule` those that a named rule decided from
-    other evidence in the capture, `walker` and `tlb` count the further comparisons. `present` counts the words of
-    both kinds that say present with the frame that the tables hold. `notes` says what was not compared.
+    other evidence in the capture; together they are all words. `soft_dirty` counts where that bit came from in the
+    words that agree. `present` counts the words that say present with the frame that the tables hold. `walker` and
+    `tlb` count the further comparisons. `notes` says what was not compared.
     """
 
     file: str
@@ -38,6 +39,7 @@ class VerifyReport:
     present: int = 0
     agreements: Counter[str] = field(default_factory=Counter)
     by_rule: Counter[str] = field(default_factory=Counter)
+    soft_dirty: Counter[str] = field(default_factory=Counter)
     walker: Counter[str] = field(default_factory=Counter)
     tlb: Counter[str] = field(default_factory=Counter)
     disagreements: list[Disagreement] = field(default_factory=list)
@@ -54,6 +56,7 @@ class VerifyReport:
         lines += [f"pages present in pagemap with the frame of the tables: {self.present}"]
         lines += _table(f"pagemap words that agree: {self.agreements.total()}", self.agreements)
         lines += _table(f"decided by a rule from other evidence: {self.by_rule.total()}", self.by_rule)
+        lines += _table(f"soft-dirty words among those that agree: {self.soft_dirty.total()}", self.soft_dirty)
         lines += _table("reference walker, sampled", self.walker)
         lines += _table("QEMU's info tlb, whole address spaces", self.tlb)
         lines += [f"note: {note}" for note in self.notes]
@@ -72,6 +75,7 @@ class VerifyReport:
             "present": self.present,
             "agreements": dict(sorted(self.agreements.items())),
             "by_rule": dict(sorted(self.by_rule.items())),
+            "soft_dirty": dict(sorted(self.soft_dirty.items())),
             "walker": dict(sorted(self.walker.items())),
             "tlb": dict(sorted(self.tlb.items())),
             "notes": self.notes,

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ..arch.linux_proc import KPF
-from .tables import COMPARED, PFRAME, PRESENT, SOFT_DIRTY, SWAP, UFFD_WP, Item
+from .tables import PFRAME, PRESENT, SOFT_DIRTY, SWAP, UFFD_WP, Item
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,16 +80,21 @@ def unknown_area(case: Case) -> bool:
 
 
 RULES: dict[str, Callable[[Case], bool]] = {
-    "soft-dirty from the area (VM_SOFTDIRTY)": soft_dirty_area,
     "hidden by pagemap (VM_PFNMAP)": pfnmap_area,
-    "hugetlb: soft-dirty is the area's": hugetlb_soft_dirty,
     "hugetlb: not-present entries are hidden": hugetlb_not_present,
     "changed since /proc was read (process was running)": changed_since,
-    "area without smaps: soft-dirty not comparable": unknown_area,
 }
+"""Rules for words that differ from the tables in more than soft-dirty."""
+
+SOFT_DIRTY_RULES: dict[str, Callable[[Case], bool]] = {
+    "from the area (VM_SOFTDIRTY)": soft_dirty_area,
+    "from the area alone (hugetlb)": hugetlb_soft_dirty,
+    "not comparable: no smaps for the area": unknown_area,
+}
+"""Rules for words that differ from the tables in soft-dirty alone."""
 
 
 def decide(case: Case) -> str | None:
     """The name of the first rule that explains the difference, or None."""
-    assert case.word & ~COMPARED == 0
-    return next((name for name, rule in RULES.items() if rule(case)), None)
+    rules = RULES if (case.word ^ case.tables) & ~SOFT_DIRTY else SOFT_DIRTY_RULES
+    return next((name for name, rule in rules.items() if rule(case)), None)

@@ -10,7 +10,7 @@ from ..arch.linux import EntryKind, Linux, LinuxEntry, LinuxFlags, Marker, Relea
 from ..arch.linux_entry import SWAP_TYPE_BITS
 from ..arch.linux_proc import PAGEMAP
 from ..mmu.memory import PhysicalMemory
-from ..mmu.regime import EntryType, Regime, Tree
+from ..mmu.regime import Entry, EntryType, Regime, Tree
 from ..mmu.spaces import read_entries
 from ..mmu.walk import Level
 
@@ -23,13 +23,18 @@ _VISITS_PER_PAGE = 4
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One entry that is not empty and no table: `nr_pages` base pages from `va`, and what Linux makes of it."""
+    """One entry that is not empty and no table: `nr_pages` base pages from `va`.
+
+    `traits` is what Linux makes of it; leaves that differ in nothing but the address share one, so its `raw` and `pfn`
+    may be another's. `pfn` is the entry's own frame, None where it names none.
+    """
 
     va: int
     level: Level
     raw: int
     entry_pa: int
-    entry: LinuxEntry
+    pfn: int | None
+    traits: LinuxEntry
     nr_pages: int
 
 
@@ -54,9 +59,19 @@ def read_user_tables(memory: PhysicalMemory, regime: Regime, linux: Linux) -> Us
     found, tree = UserTables(), user_tree(regime)
     page_shift = tree.levels[-1].shift
     budget = [_VISITS_PER_PAGE * (sum(len(bank.data) for bank in memory.banks) >> page_shift) + 1]
-    for va, level, raw, entry_pa in _entries(memory, regime, tree, 0, tree.root, tree.va_start, budget, found.broken):
-        entry = linux.decode(level.number, raw)
-        found.items.append(Item(va, level, raw, entry_pa, entry, 1 << level.shift - page_shift))
+    shared: dict[tuple[int, int], LinuxEntry] = {}
+    for va, level, raw, entry_pa, leaf in _entries(
+        memory, regime, tree, 0, tree.root, tree.va_start, budget, found.broken
+    ):
+        nr_pages = 1 << level.shift - page_shift
+        if leaf is None:
+            traits = linux.decode(level.number, raw)
+            found.items.append(Item(va, level, raw, entry_pa, traits.pfn, traits, nr_pages))
+            continue
+        key = level.number, raw & ~leaf.layout.address_mask
+        if key not in shared:
+            shared[key] = linux.decode(level.number, raw)
+        found.items.append(Item(va, level, raw, entry_pa, leaf.pa >> page_shift, shared[key], nr_pages))
     return found
 
 
@@ -69,7 +84,8 @@ def _entries(
     va: int,
     budget: list[int],
     broken: list[tuple[int, str]],
-) -> Iterator[tuple[int, Level, int, int]]:
+) -> Iterator[tuple[int, Level, int, int, Entry | None]]:
+    """Address, level, value and place of each entry that is no table; classified where the hardware calls it a leaf."""
     level = tree.levels[depth]
     budget[0] -= 1
     if budget[0] < 0:
@@ -88,7 +104,8 @@ def _entries(
         elif entry.type is EntryType.RESERVED:
             broken.append((at, f"entry {raw:#018x} has reserved bits set"))
         else:
-            yield at, level, raw, table + i * tree.entry_size
+            leaf = entry if entry.type is EntryType.LEAF else None
+            yield at, level, raw, table + i * tree.entry_size, leaf
 
 
 def pagemap_word(item: Item, linux: Linux) -> tuple[int, int]:
@@ -96,16 +113,15 @@ def pagemap_word(item: Item, linux: Linux) -> tuple[int, int]:
 
     Rules of fs/proc/task_mmu.c: pte_to_pagemap_entry and pagemap_pmd_range.
     """
-    entry, word, step = item.entry, 0, 0
-    if LinuxFlags.SOFT_DIRTY in entry.flags:
+    traits, word = item.traits, 0
+    if LinuxFlags.SOFT_DIRTY in traits.flags:
         word |= SOFT_DIRTY
-    if LinuxFlags.UFFD_WP in entry.flags or Marker.UFFD_WP in entry.marker:
+    if LinuxFlags.UFFD_WP in traits.flags or Marker.UFFD_WP in traits.marker:
         word |= UFFD_WP
-    if entry.present:
-        return word | PRESENT | (entry.pfn or 0) & PFRAME, 1
-    word |= SWAP | (entry.pagemap_frame or 0) & PFRAME
-    if Marker.GUARD in entry.marker and linux.release >= _GUARD_SINCE:
+    if traits.present:
+        return word | PRESENT | (item.pfn or 0) & PFRAME, 1
+    word |= SWAP | (traits.pagemap_frame or 0) & PFRAME
+    if Marker.GUARD in traits.marker and linux.release >= _GUARD_SINCE:
         word |= GUARD
-    if entry.pfn is not None or entry.kind is EntryKind.SWAP:
-        step = 1 << SWAP_TYPE_BITS
-    return word, step
+    counts = item.pfn is not None or traits.kind is EntryKind.SWAP
+    return word, 1 << SWAP_TYPE_BITS if counts else 0

@@ -18,8 +18,8 @@ def samples(items: Iterable[Item], page_shift: int) -> Iterator[Item]:
     first = True
     for item in items:
         alike = last is not None and (
-            (item.level, item.entry.kind, item.va)
-            == (last.level, last.entry.kind, last.va + (last.nr_pages << page_shift))
+            (item.level, item.traits.kind, item.va)
+            == (last.level, last.traits.kind, last.va + (last.nr_pages << page_shift))
         )
         if not alike:
             if last is not None and not first:
@@ -42,7 +42,7 @@ def check_item(memory: PhysicalMemory, regime: Regime, item: Item, page_shift: i
             break
     result = found[-1]
     if isinstance(result, Translation):
-        expected = ((item.entry.pfn or 0) << page_shift) + offset
+        expected = ((item.pfn or 0) << page_shift) + offset
         if mapped and result.pa == expected and result.page_shift == item.level.shift:
             return ""
         return f"{result.pa:#018x} in a page of {1 << result.page_shift:#x} bytes"
