@@ -9,7 +9,7 @@ from ...arch.errors import InputError, RegisterError
 from ..memory import Memory
 from ..regime import Entry, EntryType, Tree
 from ..walk import Access, Level, Walk
-from . import entries
+from . import bbm, entries
 from .access import Arm64Access
 from .entries import Kind
 from .features import FEATURES, PA_SIZES, PROFILES, Choices, Features
@@ -189,6 +189,11 @@ class Arm64Regime:
     def contiguous_entries(self, level: Level, raw: int) -> int:
         """How many neighbouring entries the Contiguous bit of a leaf joins; 1 where it is clear or ignored."""
         return 1 << entries.contiguous_log2(self.half(level), raw, level.number)
+
+    def break_before_make(self, level: Level, old: int, new: int) -> bbm.Verdict:
+        """Whether the entry `old` at `level` may be overwritten by `new` while it is live."""
+        bbm_level = self.system.choices.bbm_level if "FEAT_BBM" in self.system.features else 0
+        return bbm.check(old, new, level.number, self.half(level), bbm_level=bbm_level)
 
     def describe(self) -> Mapping[str, object]:
         """Mode, widths and switches in the manual's names."""
