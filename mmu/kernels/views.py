@@ -242,6 +242,29 @@ def poke(typingctx: Any, address: Any, value: Any) -> Any:
 
 
 @intrinsic
+def peek32(typingctx: Any, address: Any) -> Any:
+    """The 32-bit word at a host address, as uint64."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        pointer = builder.inttoptr(args[0], ir.IntType(32).as_pointer())
+        return builder.zext(builder.load(pointer, align=4), ir.IntType(64))
+
+    return types.uint64(types.uint64), codegen
+
+
+@intrinsic
+def poke32(typingctx: Any, address: Any, value: Any) -> Any:
+    """Store the low half of a uint64 at a host address."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        pointer = builder.inttoptr(args[0], ir.IntType(32).as_pointer())
+        builder.store(builder.trunc(args[1], ir.IntType(32)), pointer, align=4)
+        return context.get_dummy_value()
+
+    return types.void(types.uint64, types.uint64), codegen
+
+
+@intrinsic
 def atomic_or(typingctx: Any, address: Any, value: Any) -> Any:
     """OR into an aligned word at a host address, atomically; the old value."""
 
