@@ -1,6 +1,6 @@
 """Damaged files of every format: whatever is done to them, a machine or one InputError comes out, in time.
 
-Real captures, ELF cores, layouts and raw images are cut, overwritten, stretched and spliced; what still loads is walked.
+Real captures, ELF cores, layouts and raw images are cut, overwritten, stretched and spliced; what loads is walked.
 """
 
 from __future__ import annotations
