@@ -141,22 +141,27 @@ class MappedProcess(Protocol):
     @property
     def name(self) -> str:
         """What people call it."""
+        ...
 
     @property
     def page_size(self) -> int:
         """Bytes of a base page."""
+        ...
 
     def vmas(self) -> Collection[VmaFacts]:
         """The VMAs in ascending order."""
+        ...
 
     def entries(self, start: int, end: int) -> Iterator[PageEntry]:
         """The entries in a range that are not empty, ascending; tables and holes are passed over.
 
         In a hugetlb VMA one entry stands for one huge page, however many table entries hold it.
         """
+        ...
 
     def pte_tables(self, start: int, end: int) -> Iterator[tuple[int, int]]:
         """The parts of a range that a table of PTEs covers, ascending, as start and end addresses."""
+        ...
 
 
 class Frames(Protocol):
@@ -164,12 +169,16 @@ class Frames(Protocol):
 
     def folio(self, pfn: int) -> Folio | None:
         """The folio that holds the frame; None for frames without a normal page (zero pages, no struct page)."""
+        ...
 
     def node(self, pfn: int) -> int:
         """The NUMA node of the frame."""
+        ...
 
     def is_reserved(self, pfn: int) -> bool:
         """PageReserved: the kernel image, firmware."""
+        ...
 
     def swap_count(self, swap_type: int, swap_offset: int) -> int:
         """How many entries refer to a swap slot."""
+        ...

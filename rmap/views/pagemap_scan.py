@@ -42,6 +42,7 @@ class ScanFlags(IntFlag):
 
 
 NOTHING = Category(0)
+_KNOWN = sum(Category)
 NO_FLAGS = ScanFlags(0)
 
 
@@ -97,12 +98,15 @@ class WriteProtector(Protocol):
 
     def uffd_wp_entry(self, entry: PageEntry) -> None:
         """Set uffd-wp on one entry: the present bit, the swap bit, or a uffd-wp marker."""
+        ...
 
     def uffd_wp_none(self, start: int, end: int) -> None:
         """Install uffd-wp markers in empty entries; tables are allocated where none exist."""
+        ...
 
     def split_pmd(self, va: int) -> None:
         """split_huge_pmd at `va`."""
+        ...
 
 
 def page_categories(entry: PageEntry, vma: VmaFacts, frames: Frames) -> Category:
@@ -274,6 +278,9 @@ def pagemap_scan(
     if args.start % process.page_size or args.start > args.end:
         text = "a scan starts on a page boundary and ends behind it (EINVAL)"
         raise InputError(text, field="start", value=args.start)
+    masks = args.category_inverted | args.category_mask | args.category_anyof_mask | args.return_mask
+    if masks & ~_KNOWN:
+        raise InputError("a mask names categories there are not (EINVAL)", field="category_mask", value=int(masks))
     if args.vec_len == 0:
         raise InputError("a vector of regions needs room for one (EINVAL)", field="vec_len", value=0)
     if args.protects and writer is None:

@@ -92,6 +92,8 @@ def reader_faulted(found: Comparison) -> Iterator[Difference]:
             right = right and 0 < moved["Rss"] <= room * page_kb and moved["Rss"] % page_kb == 0
         else:
             moved.pop("active", None)
+            if all(_number(d.kernel) == 0 for d in fields.get("kernelpagesize_kB", ())):  # the line had no pages yet
+                moved.pop("kernelpagesize_kB", None)
             right = set(moved) == _FAULTED_NUMA and len(set(moved.values())) == 1 and 0 < moved["anon"] <= room
         if right:
             for ds in fields.values():

@@ -265,6 +265,8 @@ def test_refusals() -> None:
         pagemap_scan(fake, fake, ScanArgs(BASE + 1, BASE + PAGE))
     with pytest.raises(InputError, match="EINVAL"):
         pagemap_scan(fake, fake, ScanArgs(BASE, BASE + PAGE, vec_len=0))
+    with pytest.raises(InputError, match="categories there are not"):
+        pagemap_scan(fake, fake, ScanArgs(BASE, BASE + PAGE, return_mask=Category(1 << 9)))
     with pytest.raises(InputError, match="writes the entries"):
         pagemap_scan(fake, fake, written(BASE, BASE + PAGE))
     assert pagemap_scan(fake, fake, written(BASE, BASE + PAGE), fake).regions == []  # not registered: passed over
