@@ -16,7 +16,6 @@ from .capture import Capture, Checkpoint, Root
 from .checked import parse_hex
 from .options import Options
 from .overrides import apply_overrides
-from .ttbr import encode_ttbr
 
 _PTI_USER = 1 << 12  # arch/x86/mm/pti.c: the user's root follows the kernel's
 _X86_REGISTERS = ("CR0", "CR3", "CR4", "EFER")
@@ -121,6 +120,7 @@ def _fill_arm64(machine: Machine, checkpoint: Checkpoint) -> None:
 
 def _fill_arm64_roots(machine: Machine, checkpoint: Checkpoint) -> None:
     from ..arch.arm64.registers import TTBR1_EL1
+    from .ttbr import encode_ttbr
 
     tcr, path = machine.registers["TCR_EL1"], str(checkpoint.capture.path)
     if checkpoint.kernel_ttbr1 is not None:

@@ -162,7 +162,7 @@ def test_shape_and_text() -> None:
     assert report.text().endswith("0 disagreements")
 
 
-CHANGED = "changed since /proc was read (process was running)"
+TOUCHED = "touched since /proc was read (the process was running)"
 
 
 def _case(word: int, tables: int, flags: str | None, **more: object) -> Case:
@@ -183,12 +183,13 @@ def _case(word: int, tables: int, flags: str | None, **more: object) -> Case:
         (_case(PRESENT | 5, PRESENT | SOFT_DIRTY | 5, "ht"), "from the area alone (hugetlb)"),
         (_case(PRESENT | 5, PRESENT | SOFT_DIRTY | 5, "rd"), None),
         (_case(UFFD_WP, SWAP | UFFD_WP | 31, "ht"), "hugetlb: not-present entries are hidden"),
-        (_case(0, PRESENT | 5, "rd", moving=True, later=lambda: PRESENT | 5), CHANGED),
+        (_case(0, PRESENT | 5, "rd", moving=True, later=lambda: PRESENT | 5), TOUCHED),
         (_case(0, PRESENT | 5, "rd", moving=True, later=lambda: PRESENT | 6), None),
         (_case(0, PRESENT | 5, "rd", moving=False, later=lambda: PRESENT | 5), None),
-        (_case(0, PRESENT | 5, "rd", moving=True, kpageflags=lambda: 1 << 11), CHANGED),
+        (_case(0, PRESENT | 5, "rd", moving=True, kpageflags=lambda: 1 << 11), TOUCHED),
         (_case(0, PRESENT | 5, "rd", moving=True, kpageflags=lambda: 0), None),
         (_case(PRESENT | 6, PRESENT | 5, "rd", moving=True, kpageflags=lambda: 1 << 11), None),
+        (_case(PRESENT | 6, PRESENT | 5, "rd", moving=True, later=lambda: PRESENT | 5), None),
         (_case(SOFT_DIRTY | PRESENT | 5, PRESENT | 5, None), "not comparable: no smaps for the area"),
     ],
 )  # fmt: skip

@@ -65,8 +65,9 @@ class ProcessCheck:
         return sorted((area.start, area.end, frozenset(area.vm_flags)) for area in areas)
 
     def _was_running(self) -> bool:
+        """Whether the process was running while /proc was read; one that spins in user mode touches nothing new."""
         name = f"proc/{self.tag}/stat"
-        if not self.checkpoint.has(name):
+        if not self.checkpoint.has(name) or self.checkpoint.roots[self.tag].seen_in_user_mode:
             return False
         return self.checkpoint.text(name).rpartition(")")[2].split()[:1] == ["R"]
 

@@ -11,14 +11,17 @@ from dataclasses import dataclass
 from ..arch.linux_proc import KPF
 from .tables import PFRAME, PRESENT, SOFT_DIRTY, SWAP, UFFD_WP, Item
 
+_FRAME = PFRAME | PRESENT
+
 
 @dataclass(frozen=True, slots=True)
 class Case:
     """One pagemap word beside what the tables say.
 
     `word` and `tables` are pagemap words (bits of COMPARED), `item` is the entry behind `tables`. `flags` are the
-    area's VmFlags from smaps (None where unknown). `moving` says that the process ran while /proc was read, `later`
-    is its word at the next checkpoint (None where there is none) and `kpageflags` the flags of the tables' frame.
+    area's VmFlags from smaps (None where unknown). `moving` says that the process was running while /proc was read and
+    did not just spin in user mode, `later` is its word at the next checkpoint (None where there is none) and
+    `kpageflags` the flags of the tables' frame.
     """
 
     word: int
@@ -59,19 +62,19 @@ def hugetlb_not_present(case: Case) -> bool:
     return _area(case, "ht") and bool(case.tables & SWAP) and case.word == hidden
 
 
-def changed_since(case: Case) -> bool:
-    """The process ran while /proc was read (stat: R), and afterwards the kernel said what the tables say.
+def faulted_since(case: Case) -> bool:
+    """pagemap saw an empty page, and the process, at work while /proc was read, has touched it since.
 
-    The evidence is the word at the next checkpoint, or where there is none kpageflags: the frame is mapped.
+    The evidence is the word at the next checkpoint, which says what the tables say now, or where there is none
+    kpageflags: the frame is mapped.
     """
-    if not case.moving or not case.tables & (PRESENT | SWAP):
+    if not case.moving or case.word & ~SOFT_DIRTY or not case.tables & PRESENT:
         return False
     later = case.later()
     if later is not None:
-        same = PFRAME | PRESENT | SWAP
-        return later & same == case.tables & same
+        return later & _FRAME == case.tables & _FRAME
     flags = case.kpageflags()
-    return not case.word & (PRESENT | SWAP) and flags is not None and bool(flags & KPF.mask("MMAP"))
+    return flags is not None and bool(flags & KPF.mask("MMAP"))
 
 
 def unknown_area(case: Case) -> bool:
@@ -82,7 +85,7 @@ def unknown_area(case: Case) -> bool:
 RULES: dict[str, Callable[[Case], bool]] = {
     "hidden by pagemap (VM_PFNMAP)": pfnmap_area,
     "hugetlb: not-present entries are hidden": hugetlb_not_present,
-    "changed since /proc was read (process was running)": changed_since,
+    "touched since /proc was read (the process was running)": faulted_since,
 }
 """Rules for words that differ from the tables in more than soft-dirty."""
 
