@@ -93,7 +93,7 @@ class CaseFile(VectorArrays):
 
     def registers(self, i: int) -> dict[str, int]:
         """The registers of case `i` by the manual's names, 128-bit ones in one piece."""
-        values = dict(zip(REGS, self.arrays["regs"][i].tolist(), strict=True))
+        values: dict[str, int] = dict(zip(REGS, self.arrays["regs"][i].tolist(), strict=True))
         for name in _WIDE:
             values[name] |= values.pop(f"{name}:hi") << 64
         if "regs2" in self.arrays:

@@ -117,19 +117,17 @@ def build_gpt(
     for index in range(1 << max(shape.pps - shape.l0_size, 0)):
         start = index << shape.l0_size
         gpi = protection.uniform(start, start + (1 << shape.l0_size))
-        if gpi is not None:
-            memory.write_uint(base + 8 * index, gpi << 4 | BLOCK)
-            continue
-        table = allocate(shape.l1_bytes)
-        if table % shape.l1_bytes:
-            raise InputError(f"a level 1 table has to be aligned to {shape.l1_bytes:#x}", field="table", value=table)
-        _fill(memory, table, protection, shape, start)
-        memory.write_uint(base + 8 * index, table | TABLE)
+        if gpi is None:
+            table = allocate(shape.l1_bytes)
+            _fill(memory, table, protection, shape, start)
+        memory.write_uint(base + 8 * index, table | TABLE if gpi is None else gpi << 4 | BLOCK)
     return shape.registers(base)
 
 
 def _fill(memory: Memory, table: int, protection: _Map, shape: GptShape, start: int) -> None:
     """One level 1 table: the largest contiguous run that is uniform around each entry, else 16 granules."""
+    if table % shape.l1_bytes:
+        raise InputError(f"a level 1 table has to be aligned to {shape.l1_bytes:#x}", field="table", value=table)
     covered = shape.granule + 4
     for index in range(1 << shape.l0_size - covered):
         pa = start + (index << covered)

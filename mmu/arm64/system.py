@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from enum import Enum
 
 from ...arch.arm64.registers import LAYOUTS
-from ...arch.errors import RegisterError
 from .access import PASpace
+from .controls import stage1_params, stage2_params
 from .features import Choices, Features
-from .params import S1Params, S2Params, stage1_params, stage2_params
+from .params import S1Params, S2Params
 
 
 class RegimeName(Enum):
@@ -107,8 +107,3 @@ class SystemState:
         if regime is not RegimeName.EL10 or not self.el2_enabled:
             return True
         return not (self.get("HCR_EL2", "DC") or self.get("HCR_EL2", "TGE"))
-
-
-def reserved_granule(register: str, field: str, value: int) -> RegisterError:
-    """The error for a granule encoding that the architecture reserves."""
-    return RegisterError(f"{field} holds a reserved granule size", field=register, value=value)
