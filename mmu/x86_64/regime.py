@@ -159,6 +159,8 @@ class X86Regime:
                 masks[layout.name] |= _XD
             if layout is entries.PDE32_4M and width < 40:  # PSE-36 reaches up to MAXPHYADDR (SDM 3A table 5-4)
                 masks[layout.name] |= _ADDR_39_32.mask >> (width - 32) + 13 << (width - 32) + 13
+        if self.mode is PAE and self.profile.pdpte_accessed:
+            masks[entries.PAE_PDPTE.name] &= ~entries.PTE["A"].mask
         if self.vendor == "amd" and self.is_long:
             for layout in (entries.PML5E, entries.PML4E, entries.PDPTE):  # AMD APM volume 2 5.3.3
                 masks[layout.name] |= _BIT8

@@ -87,8 +87,8 @@ def _pkru_forbids(regime: X86Regime, access: X86Access, path: Path) -> bool:
         return False
     if not regime.profile.pkru_by_cpl:
         return path.is_user and _key_forbids(regime, access, path, "PKRU")
-    if access.user or not access.is_write:  # as Bochs 2.7 has it
-        return access.user and _key_forbids(regime, access, path, "PKRU")
+    if access.is_user or not access.is_write:  # as Bochs 2.7 has it
+        return access.is_user and _key_forbids(regime, access, path, "PKRU")
     read_only = PKRU[f"WD{path.key}"].get(regime.registers["PKRU"])
     return regime.is_long and bool(read_only) and "WP" in regime.on
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from ...arch.errors import PtwalkError
-from ...arch.layout import Layout
+from ...arch.layout import RES0, Layout
 from ...arch.x86_64 import entries
 from ...arch.x86_64.faults import PF_ERROR_CODE
 from ...arch.x86_64.registers import MEMORY_TYPES, PAT
@@ -22,7 +22,7 @@ from ..walk import ALL_RIGHTS, Fault, Level, Outcome, Step, Translation, Walk
 from . import linear, rules
 from .access import X86Access
 from .modes import OFF, PAE
-from .profiles import ALL, NONE
+from .profiles import NONE
 from .regime import X86Regime
 from .rules import SDM, Path
 from .words import Words
@@ -99,8 +99,10 @@ class Walker:
             end = yield from self.descend(va, root, hlat=False)
         if end is None:
             raise AssertionError("ordinary paging does not restart")
-        if isinstance(end, Fault):
+        if isinstance(end, X86Fault):
             return self._blamed(end, judged=False)
+        if isinstance(end, Fault):
+            return end
         if forbidden := judge(self.regime, va, self.access, end):
             return self._blamed(forbidden, judged=True)
         final: Reached | None = None
@@ -129,6 +131,8 @@ class Walker:
             entry = regime.classify(level, raw)
             if entry.type in (EntryType.NONE, EntryType.RESERVED):
                 yield step(regime, level, pa, raw, path, _NOTES[entry.type])
+                if self._marks_first(level, raw):
+                    self.used.append((pa, gpa, level))
                 nested = self.second is not None
                 return bad_entry(regime, va, self.access, level, pa, raw, path, hlat=hlat, nested=nested)
             if hlat and raw & _R:
@@ -162,17 +166,24 @@ class Walker:
         """PAE's PDPTEs have neither A nor D (Intel SDM volume 3A 5.8)."""
         return self.regime.mode is PAE and level.number == 3 and not self.regime.profile.pdpte_accessed
 
+    def _marks_first(self, level: Level, raw: int) -> bool:
+        """Whether the profile sets A in a 1-GByte leaf before it looks at the reserved bits below its address."""
+        if not self.regime.profile.pdpte_a_first or level.number != 3 or not self.regime.is_leaf(level, raw):
+            return False
+        others = self.regime.reserved(level, raw) & ~entries.PDPTE_1G.role_mask(RES0)
+        return bool(raw & entries.PTE["P"].mask) and not others
+
     def _mark(self, pa: int, level: Level, bits: int) -> None:
         if not self._has_no_flags(level):
             self.ram.change(pa, self.regime.mode.entry_size, bits)
 
     def _blamed(self, fault: Fault, *, judged: bool) -> Fault:
         """A fault with the accessed bits that the profile sets nevertheless."""
-        policy = self.regime.profile.a_on_fault
-        if policy == NONE or fault.stage != 1:
+        behaviour = self.regime.profile
+        if behaviour.a_on_fault == NONE:
             return fault
-        used = self.used if policy == ALL or not judged else self.used[:-1]
-        for pa, _, level in used:
+        leaf_too = not judged or (behaviour.pdpte_a_first and self.used[-1][2].number == 3)
+        for pa, _, level in self.used if leaf_too else self.used[:-1]:
             self._mark(pa, level, A)
         return replace(fault, updates=self.ram.updates())
 
