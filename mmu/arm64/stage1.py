@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from ...arch.arm64.faults import FaultType
 from ..walk import Rights, Step
-from . import attributes, entries, gpt, permissions, stage2
+from . import attributes, denials, entries, gpt, permissions, stage2
 from .access import PASpace
 from .attributes import MemAttrs
 from .context import Abort, Context, FaultRecord, LeafInfo, Steps, first_fault, read_descriptor, swap_descriptor
@@ -181,7 +181,7 @@ def _walk(ctx: Context, params: S1Params) -> Steps[_Found]:
             fail(record, FaultType.TRANSLATION, "DecodeDescriptorType", "valid" if not raw & 1 else "descriptor type")
         if kind is Kind.LEAF:
             found = _leaf(ctx, params, walk, raw, at)
-            rights = Rights(sum(r for r in Rights if allows(ctx, params, found.leaf, r)))
+            rights = Rights(sum(r for r in Rights if denials.allows(ctx, params, found.leaf, r)))
             yield replace(_step(params, walk, raw, at.pa, "leaf"), rights=rights)
             return found
         yield from _next_table(ctx, params, walk, raw, at, record)
@@ -308,71 +308,11 @@ def _checks(ctx: Context, params: S1Params, found: _Found) -> Iterator[FaultReco
         yield failed(FaultType.ACCESS_FLAG, "S1Walk", "AF")
     if found.attrs.device >= 0 and misaligned(ctx):
         yield failed(FaultType.ALIGNMENT, "S1HasAlignmentFault", "AttrIndx (Device)")
-    for rule, bit, flag, write in _denials(ctx, params, found):
-        record = failed(FaultType.PERMISSION, rule, bit)
-        record.overlay, record.dirty_bit = flag == "overlay", flag == "dirty"
-        record.write = record.write if write is None else write
+    for denial in denials.stage1(ctx, params, found.leaf, found.attrs.device >= 0):
+        record = failed(FaultType.PERMISSION, "S1CheckPermissions", denial.bit)
+        record.overlay, record.dirty_bit = denial.flag == "overlay", denial.flag == "dirty"
+        record.write = record.write if denial.write is None else denial.write
         yield record
-
-
-def allows(ctx: Context, params: S1Params, leaf: S1Leaf, right: Rights) -> bool:
-    """Whether stage 1 alone grants one of the six plain accesses."""
-    user, letter = right >= Rights.UR, "rwx"[(right.bit_length() - 1) % 3]
-    if user and (params.e0pd or not params.regime.unprivileged):
-        return False
-    if not controls(params, leaf, ctx, el0=user, fetch=letter == "x").allows(letter):
-        return False
-    return not (letter == "w" and params.pie and not (params.ha and params.hd) and leaf.raw & entries.AP2)
-
-
-_Denial = tuple[str, str, str, bool | None]
-
-
-def controls(params: S1Params, leaf: S1Leaf, ctx: Context, *, el0: bool, fetch: bool) -> permissions.Controls:
-    """The rights at EL0 or at the regime's own level, for a fetch or for data."""
-    no_dbm = fetch and "clean-dbm-not-writable-for-fetch" in ctx.system.deviates
-    pan = ctx.access.pan and not fetch
-    return permissions.stage1(params, leaf, ctx.security, el0=el0, pan=pan, fetch=no_dbm)
-
-
-def _denials(ctx: Context, params: S1Params, found: _Found) -> Iterator[_Denial]:
-    """Permission checks in order: rule, control to blame, flag, FaultRecord.write (S1CheckPermissions)."""
-    traits, rule, el0 = ctx.access.traits, "S1CheckPermissions", ctx.el == 0
-    fetch = traits.acctype == "IFETCH"
-    no_dbm = fetch and "clean-dbm-not-writable-for-fetch" in ctx.system.deviates
-    rights = permissions.stage1(
-        params, found.leaf, ctx.security, el0=el0, pan=ctx.access.honours_pan, fetch=no_dbm
-    )
-    lost, overlay = rights.lost, rights.overlay
-    por = f"POR_EL{0 if el0 else params.regime.el}"
-    if fetch:
-        if overlay and not rights.o_x:
-            yield rule, por, "overlay", None
-        if found.attrs.device >= 0 and ctx.system.choices.device_fetch_faults:
-            yield rule, "AttrIndx (fetch from Device memory)", "", None
-        if not rights.x:
-            yield rule, lost.get("x", ""), "", None
-        return
-    if ctx.is_cache_op():
-        if traits.acctype == "DCI" and overlay and not rights.o_w:
-            yield rule, por, "overlay", None
-        elif traits.acctype == "DCI" and not rights.w:
-            yield rule, lost.get("w", ""), "", None
-        elif traits.acctype == "DC" and el0 and overlay and not rights.o_r:
-            yield rule, por, "overlay", None
-        elif traits.acctype == "DC" and el0 and not rights.r:
-            yield rule, lost.get("r", ""), "", None
-        return
-    if traits.read and overlay and not rights.o_r:
-        yield rule, por, "overlay", False
-    if traits.write and overlay and not rights.o_w:
-        yield rule, por, "overlay", True
-    if traits.read and not rights.r:
-        yield rule, lost.get("r", ""), "", False
-    if traits.write and not rights.w:
-        yield rule, lost.get("w", ""), "", True
-    if traits.write and params.pie and not (params.ha and params.hd) and found.leaf.raw & entries.AP2:
-        yield rule, "nDirty", "dirty", True
 
 
 def _updated(ctx: Context, params: S1Params, raw: int, fault: FaultRecord | None) -> int:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from ...arch.arm64.faults import FaultType
 from ..walk import Step
-from . import attributes, entries, gpt, permissions
+from . import attributes, denials, entries, gpt, permissions
 from .access import PASpace
 from .attributes import MemAttrs
 from .context import Abort, Context, FaultRecord, LeafInfo, Steps, first_fault, read_descriptor, swap_descriptor
@@ -223,13 +223,21 @@ def _checks(ctx: Context, params: S2Params, request: Request, found: _Found) -> 
         yield failed(FaultType.ACCESS_FLAG, "S2Walk", "AF")
     if found.attrs.device >= 0 and not request.walk and misaligned(ctx):
         yield failed(FaultType.ALIGNMENT, "S2HasAlignmentFault", "MemAttr (Device)")
-    denials = _walk_denials if request.walk else _denials
-    for rule, bit, flag, write in denials(ctx, params, request, found):
-        record = failed(FaultType.PERMISSION, rule, bit)
-        record.overlay, record.dirty_bit = flag == "overlay", flag == "dirty"
-        record.top_level, record.assured_only = flag == "toplevel", flag == "assured"
-        record.write = record.write if write is None else write
+    for denial in _denials(ctx, params, request, found):
+        record = failed(FaultType.PERMISSION, "S2CheckPermissions", denial.bit)
+        record.overlay, record.dirty_bit = denial.flag == "overlay", denial.flag == "dirty"
+        record.top_level, record.assured_only = denial.flag == "toplevel", denial.flag == "assured"
+        record.write = record.write if denial.write is None else denial.write
         yield record
+
+
+def _denials(ctx: Context, params: S2Params, request: Request, found: _Found) -> Iterator[denials.Denial]:
+    device = found.attrs.device >= 0
+    if not request.walk:
+        return denials.stage2(ctx, params, found.raw, found.space, device, request.assured)
+    return denials.stage2_walk(
+        ctx, params, found.raw, found.space, device, update=request.update, top=request.top_level, upper=request.upper
+    )
 
 
 def misaligned(ctx: Context) -> bool:
@@ -237,83 +245,6 @@ def misaligned(ctx: Context) -> bool:
     if ctx.acctype == "IFETCH" or "no-device-alignment" in ctx.system.deviates:
         return False
     return ctx.acctype == "DCZero" or not ctx.access.aligned
-
-
-_Denial = tuple[str, str, str, bool | None]
-
-
-def _walk_denials(ctx: Context, params: S2Params, request: Request, found: _Found) -> Iterator[_Denial]:
-    """Permission checks of a stage 1 table access (S2CheckPermissions, AccessType_TTW)."""
-    rights = permissions.stage2(params, found.raw, el0=ctx.el == 0)
-    rule, (top0, top1) = "S2CheckPermissions", rights.top
-    if request.top_level:
-        own, other = (params.tl1, params.tl0) if request.upper else (params.tl0, params.tl1)
-        has, others = (top1, top0) if request.upper else (top0, top1)
-        if (own and not has) or (other and others and not has):
-            yield rule, "VTCR_EL2.TL1" if request.upper else "VTCR_EL2.TL0", "toplevel", None
-    if params.ptw and found.attrs.device >= 0:
-        yield rule, "HCR_EL2.PTW (Device)", "", None
-    if rights.overlay and not rights.o_r:
-        yield rule, "S2POIndex (read)", "overlay", None
-    if rights.overlay and request.update and not rights.o_w_mmu:
-        yield rule, "S2POIndex (write)", "overlay", None
-    if params.security is PASpace.Realm and found.space is not PASpace.Realm:
-        yield rule, "NS (a Realm table outside Realm memory)", "", None
-    if not rights.r_mmu:
-        yield rule, rights.lost.get("r", "S2AP[0]"), "", None
-    if request.update and not rights.w_mmu:
-        yield rule, rights.lost.get("w", "S2AP[1]"), "", None
-    if request.update and clean(params, found.raw):
-        yield rule, "dirty", "dirty", None
-
-
-def clean(params: S2Params, raw: int) -> bool:
-    """Whether a write meets a clean entry that hardware does not manage."""
-    return params.s2pie and not (params.ha and params.hd) and not raw & entries.S2_DIRTY
-
-
-def _denials(ctx: Context, params: S2Params, request: Request, found: _Found) -> Iterator[_Denial]:
-    """Permission checks of the access itself (S2CheckPermissions)."""
-    rights, rule = permissions.stage2(params, found.raw, el0=ctx.el == 0), "S2CheckPermissions"
-    lost, traits = rights.lost, ctx.access.traits
-    if assured(params, found.raw) and not request.assured:
-        yield rule, "AssuredOnly", "assured", None
-    if traits.acctype == "IFETCH":
-        if rights.overlay and not rights.o_x:
-            yield rule, "S2POIndex (execute)", "overlay", None
-        if found.attrs.device >= 0 and ctx.system.choices.device_fetch_faults:
-            yield rule, "MemAttr (fetch from Device memory)", "", None
-        if params.security is PASpace.Realm and found.space is not PASpace.Realm:
-            yield rule, "NS (fetch outside Realm memory)", "", None
-        if not rights.x:
-            yield rule, lost["x"], "", None
-        return
-    if traits.acctype in ("DC", "DCI"):
-        right, needed = ("w", True) if traits.acctype == "DCI" else ("r", ctx.el == 0)
-        over, base = (rights.o_w, rights.w) if right == "w" else (rights.o_r, rights.r)
-        if needed and rights.overlay and not over:
-            yield rule, "S2POIndex", "overlay", None
-        if needed and not base:
-            yield rule, lost[right], "", None
-        return
-    if traits.read and rights.overlay and not rights.o_r:
-        yield rule, "S2POIndex (read)", "overlay", False
-    if traits.write and rights.overlay and not rights.o_w:
-        yield rule, "S2POIndex (write)", "overlay", True
-    if traits.read and not rights.r:
-        yield rule, lost["r"], "", False
-    if traits.write and not rights.w:
-        yield rule, lost["w"], "", True
-    if traits.write and clean(params, found.raw):
-        yield rule, "dirty", "dirty", True
-
-
-_ASSURED = entries.field("S2_PAGE_4K", "AssuredOnly", "D128_S2_LEAF", "AssuredOnly")
-
-
-def assured(params: S2Params, raw: int) -> bool:
-    """Whether only accesses that stage 1 vouches for may reach this page (FEAT_THE)."""
-    return (params.d128 or params.assured_only) and bool(raw >> _ASSURED[params.d128] & 1)
 
 
 def _updated(ctx: Context, params: S2Params, request: Request, raw: int, fault: FaultRecord | None) -> int:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from ...arch.arm64.faults import FaultType
 from ..memory import Memory
 from ..walk import Fault, Outcome, Rights, Translation, Walk
-from . import gpt, permissions, stage1, stage2, syndrome
+from . import denials, gpt, permissions, stage1, stage2, syndrome
 from .access import Arm64Access
 from .context import Abort, Context, Detail, FaultRecord, Port, Steps
 from .system import SystemState
@@ -60,7 +60,7 @@ def _rights(ctx: Context, first: stage1.Output, second: stage2.Output | None) ->
         user, letter = right >= Rights.UR, _LETTERS[(right.bit_length() - 1) % 3]
         if user and not ctx.regime.unprivileged:
             continue
-        first_allows = params is None or leaf is None or stage1.allows(ctx, params, leaf, right)
+        first_allows = params is None or leaf is None or denials.allows(ctx, params, leaf, right)
         if first_allows and _stage2_allows(ctx, first, second, letter, user):
             rights |= right
     return rights
@@ -72,11 +72,11 @@ def _stage2_allows(
     if second is None or second.params is None:
         return True
     params, raw = second.params, second.raw
-    if stage2.assured(params, raw) and not first.assured:
+    if denials.assured_only(params, raw) and not first.assured:
         return False
     if right == "x" and params.security.name == "Realm" and second.space.name != "Realm":
         return False
-    if right == "w" and stage2.clean(params, raw):
+    if right == "w" and denials.clean2(params, raw):
         return False
     return permissions.stage2(params, raw, el0=user).allows(right)
 
