@@ -17,6 +17,8 @@ FORMATS = {
     "elf": ("elf", "load_elf", "an ELF core"),
     "kdump": ("dumps", "load_kdump", "a compressed kernel dump"),
     "lime": ("dumps", "load_lime", "a LiME or AVML dump"),
+    "fdt": ("fdt", "load_fdt", "a device tree"),
+    "memory map": ("memory_map", "load_memory_map", "/proc/iomem or a boot log with its e820 table"),
     "layout": ("layout", "load_layout", "a layout description in TOML"),
     "raw": ("raw", "load_raw", "a raw image of physical memory"),
 }
@@ -32,12 +34,14 @@ def load(
     root: int | None = None,
     preset: str | None = None,
     registers: Mapping[str, int] | None = None,
+    registers_from: str | Path | None = None,
 ) -> Machine:
     """The Machine that a file describes; InputError names file, offset and field of what cannot be right.
 
     `checkpoint` chooses one of a capture. `arch`, `base` (physical address of the first byte) and `preset` belong to
     raw images, `preset` also to dumps without registers. `root` (physical address of the root table) and `registers`
-    go over what the file says. No file is ever written to.
+    go over what the file says, `registers_from` names a file with the text of QEMU's `info registers` (x86). No file is
+    ever written to.
 
     >>> import pathlib, tempfile
     >>> path = pathlib.Path(tempfile.mkdtemp()) / "ram.bin"
@@ -45,7 +49,7 @@ def load(
     >>> load(path, arch="x86_64", base=0x10_0000, root=0x10_1000).format
     'raw image'
     """
-    path, options = Path(path), Options(checkpoint, arch, base, root, preset, registers)
+    path, options = Path(path), Options(checkpoint, arch, base, root, preset, registers, registers_from)
     found = detect(path) or ("raw" if arch or preset else None)
     if found is None:
         known = "; ".join(title for _, _, title in FORMATS.values())

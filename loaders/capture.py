@@ -16,6 +16,7 @@ from ..arch.errors import InputError
 from ..mmu.memory import PhysicalMemory
 from .archive import Archive, open_archive
 from .checked import Node
+from .detect import detect
 
 ARCH = {"x86": "x86_64", "x86_64": "x86_64", "arm64": "arm64", "aarch64": "arm64"}
 _CHECKPOINT = re.compile(r"cp(\d{1,4})/ptpages\.idx", re.ASCII)
@@ -79,6 +80,8 @@ class Capture:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
+        if detect(self.path) != "capture":
+            raise InputError("no capture: neither a directory with meta.json nor a .tar.xz", file=self.path)
         self.archive: Archive = open_archive(self.path)
         self.meta = self._json("meta.json")
         name = self.meta["arch"].text()

@@ -16,11 +16,9 @@ from .capture import Capture, Checkpoint, Root
 from .checked import parse_hex
 from .options import Options
 from .overrides import apply_overrides
+from .qemu_text import NAMES, parse_info_registers
 
 _PTI_USER = 1 << 12  # arch/x86/mm/pti.c: the user's root follows the kernel's
-_X86_REGISTERS = ("CR0", "CR3", "CR4", "EFER")
-_INFO_REGISTERS = re.compile(r"\b(CR0|CR3|CR4|EFER)=([0-9a-f]{1,16})\b", re.ASCII)
-_CPU = re.compile(r"^CPU#\d+", re.MULTILINE)
 _CPUINFO_SIZES = re.compile(r"^address sizes\s*: (\d{1,2}) bits physical", re.MULTILINE | re.ASCII)
 _CPUINFO_FLAGS = re.compile(r"^flags\s*: (.*)$", re.MULTILINE)
 
@@ -28,7 +26,7 @@ _CPUINFO_FLAGS = re.compile(r"^flags\s*: (.*)$", re.MULTILINE)
 def load_capture(path: Path, options: Options) -> Machine:
     """The Machine at a checkpoint (default: the latest of those with the most processes)."""
     machine = machine_of(Capture(path).checkpoint(options.checkpoint))
-    apply_overrides(machine, root=options.root, registers=options.registers)
+    apply_overrides(machine, options)
     return machine
 
 
@@ -77,13 +75,11 @@ def _x86_registers(checkpoint: Checkpoint) -> dict[str, int]:
     """CR0, CR3, CR4 and EFER of the first CPU, from this checkpoint's sample or from meta.json."""
     if checkpoint.has("regs.json"):
         samples = checkpoint.json("regs.json").items()
-        text = samples[0].text() if samples else ""
-        cpu = _CPU.split(text)[1:2] or [text]
-        found = {name: int(digits, 16) for name, digits in _INFO_REGISTERS.findall(cpu[0])}
-        if found.keys() >= set(_X86_REGISTERS):
-            return found
+        cpus = parse_info_registers(samples[0].text()) if samples else []
+        if cpus:
+            return {name: cpus[0][name] for name in NAMES}
     cr = checkpoint.capture.meta["cr"]
-    return {name: cr[name].hex() for name in _X86_REGISTERS}
+    return {name: cr[name].hex() for name in NAMES}
 
 
 def _x86_features(checkpoint: Checkpoint, notes: list[str]) -> dict[str, int | str]:

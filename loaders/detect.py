@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from ..arch.errors import InputError
 from .archive import XZ_MAGIC
 
-_HEAD = 4096
+_HEAD = 1 << 16
 _MAGIC = {
     b"\x7fELF": "elf",
     XZ_MAGIC: "capture",
@@ -15,12 +16,14 @@ _MAGIC = {
     b"AVML": "lime",
     b"KDUMP   ": "kdump",
     b"makedumpfile\0\0\0\0": "kdump",
+    b"\xd0\x0d\xfe\xed": "fdt",
 }
+_MEMORY_MAP = re.compile(rb"\A[0-9a-f]{8,16}-[0-9a-f]{8,16} : |BIOS-e820: \[mem 0x")
 _TEXT_CONTROLS = frozenset(b"\t\n\r\x0c")
 
 
 def detect(path: Path) -> str | None:
-    """`capture`, `elf`, `lime`, `kdump`, `layout` (TOML text) or None; InputError where nothing can be read."""
+    """The name of the format, a key of `loaders.FORMATS`, or None; InputError where nothing can be read."""
     if path.is_dir():
         if (path / "meta.json").is_file():
             return "capture"
@@ -29,6 +32,8 @@ def detect(path: Path) -> str | None:
     for magic, name in _MAGIC.items():
         if head.startswith(magic):
             return name
+    if _MEMORY_MAP.search(head):
+        return "memory map"
     return "layout" if _is_text(head) else None
 
 

@@ -28,7 +28,7 @@ def load_kdump(path: Path, options: Options) -> Machine:
     notes = read_notes(parse_notes(dump.notes, 0, 4, f"{path}: notes"), f"{path}: notes")
     notes.vmcoreinfo |= info
     add_registers(machine, notes, options.preset, long_mode=dump.machine == "x86_64")
-    apply_overrides(machine, root=options.root, registers=options.registers)
+    apply_overrides(machine, options)
     return machine
 
 
@@ -44,5 +44,5 @@ def load_lime(path: Path, options: Options) -> Machine:
         format="LiME dump",
         notes=[f"registers not given are those of the preset {chosen.name}"],
     )
-    apply_overrides(machine, root=options.root, registers=options.registers)
+    apply_overrides(machine, options)
     return machine

@@ -67,7 +67,7 @@ def load_elf(path: Path, options: Options) -> Machine:
     machine.kernel = core.notes.vmcoreinfo.get("OSRELEASE")
     _add_banks(machine, core)
     add_registers(machine, core.notes, options.preset, long_mode=core.long_mode)
-    apply_overrides(machine, root=options.root, registers=options.registers)
+    apply_overrides(machine, options)
     return machine
 
 

@@ -37,7 +37,7 @@ def load_layout(path: Path, options: Options) -> Machine:
     described = schema.read_layout(path)
     builder = _Builder(path, described)
     machine = builder.build()
-    apply_overrides(machine, root=options.root, registers=options.registers)
+    apply_overrides(machine, options)
     return machine
 
 

@@ -10,15 +10,17 @@ from ..arch.errors import InputError
 
 _BELONGS = {
     "checkpoint": ("capture",),
-    "arch": ("raw", "lime"),
+    "arch": ("raw", "lime", "fdt", "memory map"),
     "base": ("raw",),
-    "preset": ("raw", "lime", "elf", "kdump"),
+    "preset": ("raw", "lime", "elf", "kdump", "fdt", "memory map"),
+    "registers_from": ("raw", "lime", "elf", "kdump"),
 }
 _WHERE = {
     "checkpoint": "captures",
-    "arch": "raw images and LiME dumps",
+    "arch": "raw images, LiME dumps and memory maps",
     "base": "raw images",
-    "preset": "raw images and dumps",
+    "preset": "raw images, dumps and memory maps",
+    "registers_from": "raw images and dumps",
 }
 
 
@@ -32,6 +34,7 @@ class Options:
     root: int | None = None
     preset: str | None = None
     registers: Mapping[str, int] | None = None
+    registers_from: str | Path | None = None
 
     def refuse_strangers(self, path: Path, found: str) -> None:
         """InputError where an option was given that means nothing for the format found."""

@@ -44,5 +44,5 @@ def load_raw(path: Path, options: Options) -> Machine:
         format="raw image",
         notes=[f"registers not given are those of the preset {chosen.name}"],
     )
-    apply_overrides(machine, root=options.root, registers=options.registers)
+    apply_overrides(machine, options)
     return machine

@@ -10,6 +10,7 @@ import pytest
 from capture_files import CAPTURES, SMALL, files_of, only, write_directory
 from capture_writer import Described
 
+from ptwalk.arch.errors import InputError
 from ptwalk.verify import verify
 from ptwalk.verify.rules import RULES, SOFT_DIRTY_RULES, Case, decide
 from ptwalk.verify.tables import PRESENT, SOFT_DIRTY, SWAP, UFFD_WP
@@ -152,6 +153,17 @@ def test_a_missing_table_is_told(tmp_path: Path) -> None:
     report = verify(write_directory(files, tmp_path / "c"))
     assert not report.ok
     assert any("is not in the capture" in d.tables for d in report.disagreements)
+
+
+def test_only_captures_can_be_verified(tmp_path: Path) -> None:
+    (tmp_path / "ram").write_bytes(bytes(4096))
+    for path, message in [
+        (tmp_path / "none", "no such file"),
+        (tmp_path / "ram", "no capture"),
+        (tmp_path, "no capture"),
+    ]:
+        with pytest.raises(InputError, match=message):
+            verify(path)
 
 
 def test_shape_and_text() -> None:
