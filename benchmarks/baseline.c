@@ -171,3 +171,125 @@ void walk_ordered(const struct plan *p, const u64 *va, u64 n, u64 *pa, u64 *info
 		acc &= ~p->need_table;
 	}
 }
+
+/* Whole spaces: every leaf of scattered last-level tables, which a walk over the upper levels finds in order. */
+
+struct tables { const u64 *mem; const u64 *va, *pa; u64 count; };
+
+static u64 next_tables(const u64 *mem, u64 table, int shift, u64 va, u64 *out_va, u64 *out_pa, u64 n)
+{
+	for (u64 i = 0; i < 512; i++) {
+		u64 e = mem[(table >> 3) + i], below = va | i << shift;
+
+		if (shift == 39 && i > 255)
+			below |= 0xffffull << 48;
+		if ((e & (P | PS)) != P)
+			continue;
+		if (shift == 21) {
+			out_va[n] = below;
+			out_pa[n++] = e & ADDR;
+		} else {
+			n = next_tables(mem, e & ADDR, shift - 9, below, out_va, out_pa, n);
+		}
+	}
+	return n;
+}
+
+u64 leaves(const u64 *mem, u64 root, u64 *table_va, u64 *table_pa, u64 *out_va, u64 *out_entry)
+{
+	u64 tables = next_tables(mem, root, 39, 0, table_va, table_pa, 0), n = 0;
+
+	for (u64 k = 0; k < tables; k++)
+		for (u64 i = 0; i < 512; i++) {
+			u64 e = mem[(table_pa[k] >> 3) + i];
+
+			out_va[n] = table_va[k] + (i << 12);
+			out_entry[n] = e;
+			n += e & P;
+		}
+	return n;
+}
+
+struct range { u64 va, pa, size, flags; };
+
+u64 ranges(const u64 *mem, u64 root, u64 *table_va, u64 *table_pa, struct range *out)
+{
+	u64 tables = next_tables(mem, root, 39, 0, table_va, table_pa, 0), n = 0;
+	struct range now = { 0, 0, 0, 0 };
+
+	for (u64 k = 0; k < tables; k++)
+		for (u64 i = 0; i < 512; i++) {
+			u64 e = mem[(table_pa[k] >> 3) + i], va = table_va[k] + (i << 12), pa = e & ADDR;
+			u64 flags = e & ~ADDR & ~(A | D);
+
+			if (!(e & P))
+				continue;
+			if (now.size && va == now.va + now.size && pa == now.pa + now.size && flags == now.flags) {
+				now.size += 4096;
+			} else {
+				if (now.size)
+					out[n++] = now;
+				now = (struct range){ va, pa, 4096, flags };
+			}
+		}
+	if (now.size)
+		out[n++] = now;
+	return n;
+}
+
+/* The reverse map as a counting sort: count, sum, fill in random order. */
+u64 reverse(const u64 *mem, u64 root, u64 *table_va, u64 *table_pa, u32 *starts, u64 frames, u64 *out)
+{
+	u64 tables = next_tables(mem, root, 39, 0, table_va, table_pa, 0), total = 0;
+
+	memset(starts, 0, (frames + 1) * sizeof(*starts));
+	for (u64 k = 0; k < tables; k++)
+		for (u64 i = 0; i < 512; i++) {
+			u64 e = mem[(table_pa[k] >> 3) + i], frame = (e & ADDR) >> 12;
+
+			if (e & P && frame < frames)
+				starts[frame]++;
+		}
+	for (u64 f = 0; f <= frames; f++) {
+		u32 count = f < frames ? starts[f] : 0;
+
+		starts[f] = total;
+		total += count;
+	}
+	for (u64 k = 0; k < tables; k++)
+		for (u64 i = 0; i < 512; i++) {
+			u64 e = mem[(table_pa[k] >> 3) + i], frame = (e & ADDR) >> 12;
+
+			if (e & P && frame < frames)
+				out[starts[frame]++] = (table_va[k] + (i << 12)) >> 12;
+		}
+	for (u64 f = frames; f > 0; f--)
+		starts[f] = starts[f - 1];
+	starts[0] = 0;
+	return total;
+}
+
+/* fork of small anonymous pages: both sides read-only, one mapping and one reference more, no longer exclusive. */
+
+struct record { u32 meta, refs, mapcount, rest[9], exclusive, pad[3]; };
+
+u64 fork_small(u64 *src, u64 *dst, u64 n, u64 first_pfn, u64 frames, struct record *records, u64 clear)
+{
+	for (u64 k = 0; k < n; k++) {
+		u64 e = src[k], frame = ((e & ADDR) >> 12) - first_pfn;
+		struct record *r = &records[frame];
+
+		if (!e) {
+			dst[k] = 0;
+			continue;
+		}
+		if (!(e & P) || frame >= frames || r->meta & 0x800000ff || r->mapcount > 0x7ffffffd)
+			return k;
+		src[k] = dst[k] = e & ~clear;
+		r->mapcount++;
+		r->refs++;
+		if (r->meta & 0x100)
+			r->exclusive = 0;
+	}
+	return n;
+}

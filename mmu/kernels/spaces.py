@@ -513,6 +513,24 @@ def _room(plan: TreePlan, items: Items) -> int:
     return int(items.entry[tables].sum()) + int(np.count_nonzero(~tables)) + 1
 
 
+def emit_tree(view: MemoryView, regime: Regime, tree: Tree, room: Words) -> tuple[Words, Words]:
+    """va and entry of every leaf of one tree, into the two rows of `room`, which has to have space for them."""
+    plan = plan_of(regime, tree)
+    items, _, _ = outline_of(view, plan, 0, MAX_TABLES)
+    last = len(tree.levels) - 1
+    shape = U64(last), U64(tree.levels[last].shift), U64(plan.leaves[last].mask), U64(plan.leaves[last].value)
+    n, _ = emit(view, items, *shape, room[0], room[1], np.zeros(len(items.va), np.int64))
+    return room[0][:n], room[1][:n]
+
+
+def merge_tree(view: MemoryView, regime: Regime, tree: Tree, room: Words) -> Words:
+    """va, size, pa, flags and item of one tree's ranges, into the rows of `room`; paths that differ are not merged."""
+    plan = plan_of(regime, tree)
+    items, _, _ = outline_of(view, plan, 0, MAX_TABLES)
+    n, _ = merge(view, items, plan.arrays, np.array(plan.flags, np.uint64), room)
+    return room[:, :n]
+
+
 def _emit(view: MemoryView, plan: TreePlan, items: Items) -> tuple[Words, Words, NDArray[np.int64], _Odd]:
     last = len(plan.tree.levels) - 1
     shape = U64(last), U64(plan.tree.levels[last].shift), U64(plan.leaves[last].mask), U64(plan.leaves[last].value)
