@@ -155,6 +155,12 @@ def test_a_missing_table_is_told(tmp_path: Path) -> None:
     assert any("is not in the capture" in d.tables for d in report.disagreements)
 
 
+def test_an_empty_smaps_leaves_soft_dirty_undecided(tmp_path: Path) -> None:
+    described = Described("x86_64-4level", 12, 4, FOUR_LEVELS, files={"cp1/proc/A/smaps": b""})
+    report = verify(write_directory(described.capture(tmp_path), tmp_path / "capture"))
+    assert report.ok, report.text()
+
+
 def test_only_captures_can_be_verified(tmp_path: Path) -> None:
     (tmp_path / "ram").write_bytes(bytes(4096))
     for path, message in [

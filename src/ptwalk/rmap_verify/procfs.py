@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from ..arch.errors import InputError
 
 _HEADER = re.compile(r"([0-9a-f]+)-([0-9a-f]+) ([-rwxsp]{4}) ([0-9a-f]+) ([0-9a-f]+:[0-9a-f]+) (\d+) *(.*)", re.ASCII)
-_FIELD = re.compile(r"(\w+): +(\d+)(?: kB)?", re.ASCII)
+_FIELD = re.compile(r"(\w+): +(\d{1,20})(?: kB)?", re.ASCII)
 _MEMINFO = re.compile(r"([\w()]+): +(\d+)(?: kB)?", re.ASCII)
 _COUNT = re.compile(r"(\w+)=(\d+)", re.ASCII)
 
@@ -43,7 +43,9 @@ def parse_smaps(text: str, file: str = "smaps") -> list[SmapsVma]:
     records: list[SmapsVma] = []
     lines = text.splitlines(keepends=True)
     starts = [i for i, line in enumerate(lines) if _HEADER.match(line)]
-    if lines and (not starts or starts[0]):
+    if not lines:  # the process had gone
+        return []
+    if not starts or starts[0]:
         raise InputError("not an smaps record", file=file, value=lines[0][:60].rstrip())
     for first, last in zip(starts, [*starts[1:], len(lines)], strict=True):
         records.append(_smaps_record(lines[first:last], file, first + 1))
