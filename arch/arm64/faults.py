@@ -117,34 +117,40 @@ ISS_DATA_ABORT = Layout(
 )
 TOP_LEVEL_BIT = 21  # ISS bit of a Permission fault with ISV=0 (FEAT_THE)
 
+_PAR_SOURCE = "Arm ARM D24.2.120"
+_PAR_FAULT = (bit("F"), bits("FST", 6), res0(), bit("PTW"), bit("S"), res0(), bit("RES1"), bit("AssuredOnly"),
+              bit("TopLevel"), bit("Overlay"), bit("DirtyBit"), res0(48))  # fmt: skip
+_PAR_LOW = (bit("F"), res0(6), bits("SH", 2), bit("NS"), bit("IMPDEF"), bit("NSE"))
+_FAULTED, _DONE = "after an AT instruction that faulted (F=1)", "after an AT instruction that succeeded (F=0)"
 PAR_EL1_FAULT = Layout(
-    "PAR_EL1_FAULT",
-    bit("F"),
-    bits("FST", 6),
-    res0(),
-    bit("PTW"),
-    bit("S"),
-    res0(),
-    bit("RES1"),
-    bit("AssuredOnly"),
-    bit("TopLevel"),
-    bit("Overlay"),
-    bit("DirtyBit"),
-    res0(48),
-    title="physical address register after an AT instruction that faulted (F=1)",
-    source="Arm ARM D24.2.120",
+    "PAR_EL1_FAULT", *_PAR_FAULT, title=f"physical address register {_FAULTED}", source=_PAR_SOURCE
 )
 PAR_EL1 = Layout(
     "PAR_EL1",
-    bit("F"),
-    res0(6),
-    bits("SH", 2),
-    bit("NS"),
-    bit("IMPDEF"),
-    bit("NSE"),
+    *_PAR_LOW,
     address("PA", 44),
     bits("ATTR", 8),
-    title="physical address register after an AT instruction that succeeded (F=0)",
-    source="Arm ARM D24.2.120",
+    title=f"physical address register {_DONE}",
+    source=_PAR_SOURCE,
 )
-LAYOUTS = merge(PAR_EL1, PAR_EL1_FAULT)
+PAR_EL1_FAULT_128 = Layout(
+    "PAR_EL1_FAULT_128",
+    *_PAR_FAULT,
+    bit("D128"),
+    res0(63),
+    title=f"physical address register, 128-bit form, {_FAULTED}",
+    source=_PAR_SOURCE,
+)
+PAR_EL1_128 = Layout(
+    "PAR_EL1_128",
+    *_PAR_LOW,
+    res0(44),
+    bits("ATTR", 8),
+    bit("D128"),
+    res0(11),
+    bits("PA", 44),
+    res0(8),
+    title=f"physical address register, 128-bit form, {_DONE}",
+    source=_PAR_SOURCE,
+)
+LAYOUTS = merge(PAR_EL1, PAR_EL1_FAULT, PAR_EL1_128, PAR_EL1_FAULT_128)

@@ -53,8 +53,10 @@ class Arm64Access(Access):
     """An access with all that arm64 looks at.
 
     `el` is the Exception level of the access (0 for LDTR and STTR too); -1 takes it from `user`.
-    `stage1_only` is for AT S1E*, which stops before stage 2. `pan` is PSTATE.PAN. `at_pan` marks AT S1E1RP and S1E1WP,
-    the forms that look at PAN. `aligned` is False for an unaligned address. `operation` overrides `kind`.
+    `stage1_only` is for AT S1E*, which stops before stage 2. `non_fault` is an SVE load that reports no fault (or a
+    first-fault load beyond its first element), which TCR_ELx.NFDn refuses at EL0. `pan` is PSTATE.PAN; `at_pan` marks
+    AT S1E1RP and S1E1WP, the forms that look at it. `aligned` is False for an unaligned address. `operation`
+    overrides `kind`.
 
     >>> Arm64Access(user=True).level, Arm64Access.at("S1E1W").operation.name
     (0, 'AT_WRITE')
@@ -66,6 +68,7 @@ class Arm64Access(Access):
     at_pan: bool = False
     aligned: bool = True
     stage1_only: bool = False
+    non_fault: bool = False
 
     @property
     def level(self) -> int:
@@ -90,6 +93,15 @@ class Arm64Access(Access):
         if isinstance(access, cls):
             return access
         return cls() if access is None else cls(access.kind, access.user)
+
+    @classmethod
+    def unprivileged(cls, kind: AccessKind, *, uao: bool = False, pan: bool = False) -> Arm64Access:
+        """LDTR or STTR at EL1: made as if at EL0, unless PSTATE.UAO is set.
+
+        >>> Arm64Access.unprivileged(AccessKind.WRITE).level, Arm64Access.unprivileged(AccessKind.WRITE, uao=True).level
+        (0, 1)
+        """
+        return cls(kind, not uao, 1 if uao else 0, pan=pan)
 
     @classmethod
     def at(cls, form: str, *, pan: bool = False) -> Arm64Access:

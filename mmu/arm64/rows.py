@@ -37,6 +37,8 @@ def not_taken(system: SystemState, regime: RegimeName, va: int, access: Arm64Acc
         return "Secure state"
     if access.operation is not None and access.operation.traits.acctype == "DCI":
         return "DC by invalidation"
+    if access.non_fault:
+        return "SVE non-fault loads"
     params = system.stage1(regime, va)
     for flag, name in (("d128", "FEAT_D128"), ("pie", "FEAT_S1PIE"), ("pnch", "FEAT_THE"), ("mtx", "FEAT_MTE4"),
                        ("aie", "FEAT_AIE")):  # fmt: skip

@@ -114,7 +114,7 @@ def _address_top(ctx: Context, params: S1Params) -> int:
 
 
 def _early(ctx: Context, params: S1Params) -> Iterator[FaultRecord]:
-    """The faults that need no table, in order: TxSZ, address range, E0PD, EPD."""
+    """The faults that need no table, in order: TxSZ, address range, E0PD, NFD, EPD."""
     tcr, n = params.tcr, params.upper
     if params.txsz_fault:
         yield _record(ctx, FaultType.TRANSLATION, 0, "S1TxSZFaults", f"{tcr}.T{n}SZ {params.txsz_fault}")
@@ -123,6 +123,8 @@ def _early(ctx: Context, params: S1Params) -> Iterator[FaultRecord]:
         yield _record(ctx, FaultType.TRANSLATION, 0, "VAIsOutOfRange", bit)
     if ctx.el == 0 and params.e0pd:
         yield _record(ctx, FaultType.TRANSLATION, 0, "S1Translate", f"{tcr}.E0PD{n}")
+    if ctx.el == 0 and params.nfd and ctx.access.non_fault:
+        yield _record(ctx, FaultType.TRANSLATION, 0, "S1Translate", f"{tcr}.NFD{n}")
     if params.epd:
         yield _record(ctx, FaultType.TRANSLATION, 0, "S1EPD", f"{tcr}.EPD{n}")
 

@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from ...arch.arm64.faults import ISS_DATA_ABORT, PAR_EL1, PAR_EL1_FAULT, TOP_LEVEL_BIT, FaultType
+from ...arch.arm64.faults import (
+    ISS_DATA_ABORT,
+    PAR_EL1,
+    PAR_EL1_128,
+    PAR_EL1_FAULT,
+    PAR_EL1_FAULT_128,
+    TOP_LEVEL_BIT,
+    FaultType,
+)
 from ..memory import Memory
 from . import attributes
 from .access import Arm64Access, PASpace
@@ -47,34 +55,51 @@ def hpfar(record: FaultRecord) -> int:
     return (record.ipa or 0) >> 12 << 4 | (record.ipa_space is PASpace.NonSecure) << 63
 
 
-def par(ctx: Context, detail: Detail) -> int:
-    """PAR_EL1 as an AT instruction leaves it (AArch64_EncodePAR).
+def _par_is_wide(ctx: Context) -> bool:
+    """Whether PAR_EL1 takes its 128-bit form: where the last stage asked about uses 128-bit descriptors."""
+    if ctx.system.two_stages(ctx.regime) and not ctx.access.stage1_only:
+        second = ctx.system.stage2(ctx.security)
+        if second.on:
+            return second.d128
+    return ctx.system.stage1(ctx.regime, ctx.va).d128
 
-    The address and attributes are those of the last stage the instruction asked for.
-    """
+
+def par(ctx: Context, detail: Detail) -> int:
+    """PAR_EL1 as an AT instruction leaves it (AArch64_EncodePAR), 128 bits where FEAT_D128 is in use."""
+    wide = _par_is_wide(ctx)
     record = detail.fault
     if record is not None:
-        return PAR_EL1_FAULT.build(
-            F=1,
-            FST=record.code,
-            PTW=record.s2fs1walk,
-            S=record.stage2,
-            RES1=1,
-            AssuredOnly=record.assured_only,
-            TopLevel=record.top_level,
-            Overlay=record.overlay,
-            DirtyBit=record.dirty_bit,
-        )
+        fields = {
+            "F": 1,
+            "FST": record.code,
+            "PTW": int(record.s2fs1walk),
+            "S": int(record.stage2),
+            "RES1": 1,
+            "AssuredOnly": int(record.assured_only),
+            "TopLevel": int(record.top_level),
+            "Overlay": int(record.overlay),
+            "DirtyBit": int(record.dirty_bit),
+        }
+        return PAR_EL1_FAULT_128.build(D128=1, **fields) if wide else PAR_EL1_FAULT.build(**fields)
+    fields = _par_output(ctx, detail)
+    return PAR_EL1_128.build(D128=1, **fields) if wide else PAR_EL1.build(**fields)
+
+
+def _par_output(ctx: Context, detail: Detail) -> dict[str, int]:
+    """The fields of a successful translation."""
     attrs = detail.attrs
     assert attrs is not None
+    shareability = attributes.encode_par_shareability(attrs)
     if "par-sh-raw" in ctx.system.deviates:
         shareability = {0: 0b00, 1: 0b11, 2: 0b10}[attrs.shareability]
-    else:
-        shareability = attributes.encode_par_shareability(attrs)
-    ns = detail.pa_space in (PASpace.NonSecure, PASpace.Realm)
-    nse = detail.pa_space in (PASpace.Root, PASpace.Realm) if "FEAT_RME" in ctx.system.features else True
-    encoded = attributes.encode_par(attrs, xs="FEAT_XS" in ctx.system.features)
-    return PAR_EL1.build(SH=shareability, NS=ns, NSE=nse, PA=detail.pa >> 12, ATTR=encoded)
+    rme = "FEAT_RME" in ctx.system.features
+    return {
+        "SH": shareability,
+        "NS": int(detail.pa_space in (PASpace.NonSecure, PASpace.Realm)),
+        "NSE": int(detail.pa_space in (PASpace.Root, PASpace.Realm)) if rme else 1,
+        "PA": detail.pa >> 12,
+        "ATTR": attributes.encode_par(attrs, xs="FEAT_XS" in ctx.system.features),
+    }
 
 
 def expected_par(system: SystemState, memory: Memory, va: int, form: str, *, pan: bool = False) -> int:

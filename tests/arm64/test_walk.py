@@ -3,7 +3,7 @@
 import pytest
 
 from ptwalk.arch.arm64.descriptors import LAYOUTS as D
-from ptwalk.arch.arm64.faults import PAR_EL1, PAR_EL1_FAULT
+from ptwalk.arch.arm64.faults import PAR_EL1, PAR_EL1_128, PAR_EL1_FAULT
 from ptwalk.arch.arm64.registers import LAYOUTS as R
 from ptwalk.arch.errors import InputError, RegisterError
 from ptwalk.mmu.arm64.access import Arm64Access, Operation
@@ -260,3 +260,31 @@ def test_other_refusals() -> None:
     with pytest.raises(InputError, match="64 bits"):
         Board().regime().walk(PhysicalMemory(), 1 << 64)
     assert len(Arm64Regime.from_registers({"TCR_EL1": R["TCR_EL1"].build(**TCR), "TTBR0_EL1": ROOT}).trees) == 1
+
+
+def test_par_el1_is_128_bits_wide_under_128_bit_descriptors() -> None:
+    leaf = D["D128_LEAF"].build(valid=1, AF=1, SH=3, OA=0x40010, PIIndex=0, SKL=0)
+    board = Board()
+    tcr = R["TCR_EL1"].build(T0SZ=43, T1SZ=43, TG1=2, IPS=2)  # 21 bits: one level 3 table after a level 2 table
+    board.ram.write_uint(ROOT, D["D128_TABLE"].build(valid=1, NLTA=PUD >> 12), 16)
+    board.ram.write_uint(PUD + 16, leaf, 16)
+    board.values |= {"TCR_EL1": tcr, "TCR2_EL1": R["TCR2_EL1"].build(D128=1), "PIR_EL1": 5}
+    regime = board.regime({"FEAT_TTST": 1, "pamax": 56})
+    assert regime.trees[0].entry_size == 16
+    end = outcome(regime.walk(board.ram, 0x1008, Arm64Access.at("S1E1W")))
+    assert isinstance(end, Translation)
+    assert end.pa == 0x4001_0008
+    assert end.attributes["PAR_EL1"] == PAR_EL1_128.build(SH=3, NS=1, NSE=1, PA=0x40010, ATTR=0xFF, D128=1)
+    end = outcome(regime.walk(board.ram, 0x2000, Arm64Access.at("S1E1W")))
+    assert isinstance(end, Fault)
+    assert end.syndrome["PAR_EL1"] == 1 | 0x07 << 1 | 1 << 11 | 1 << 64
+
+
+def test_non_fault_loads_meet_nfd_before_epd() -> None:
+    board = Board(_page(AP=1))
+    board.values["TCR_EL1"] |= R["TCR_EL1"].build(NFD0=1, EPD0=1)
+    access = Arm64Access(READ, user=True, non_fault=True)
+    fault = outcome(board.regime().walk(board.ram, 0, access))
+    assert isinstance(fault, Fault)
+    assert fault.bit == "TCR_EL1.NFD0"
+    assert fault.also[0].endswith("(TCR_EL1.EPD0)")
