@@ -72,7 +72,8 @@ class _Table:
 class ProcessTables:
     """Reads the user half of one process's tables; every call reads memory afresh.
 
-    `zero_pfn` tells the frames of zero pages. `shared_pmd_tables` are the PMD tables that several processes use.
+    `zero_pfn` tells the frames of zero pages. `shared_pmd_tables` are the PMD tables that several processes use. One
+    enumeration reads at most `max_tables` tables, since tables can point at themselves.
     """
 
     memory: Memory
@@ -80,6 +81,7 @@ class ProcessTables:
     linux: Linux
     zero_pfn: Callable[[int], bool] = field(default=lambda pfn: False)
     shared_pmd_tables: Collection[int] = frozenset()
+    max_tables: int = MAX_TABLES
 
     @property
     def tree(self) -> Tree:
@@ -94,7 +96,7 @@ class ProcessTables:
     def raw(self, start: int, end: int) -> Iterator[RawEntry]:
         """The entries that map any part of a range, ascending; tables and empty entries are passed over.
 
-        SpaceLimitError after MAX_TABLES tables (they can point at themselves), BusError where a table is not in memory.
+        SpaceLimitError after `max_tables` tables, BusError where a table is not in memory.
         """
         for table, index, raw in self._slots(start, end):
             if raw is None:
@@ -135,7 +137,7 @@ class ProcessTables:
                 if below is not None:
                     read += 1
                     va = table.va + (index << table.level.shift)
-                    if read > MAX_TABLES:
+                    if read > self.max_tables:
                         raise SpaceLimitError(va, read - 1)
                     stack.append(self._enter(table.depth + 1, va, below, start, end))
                     break

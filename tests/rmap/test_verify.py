@@ -5,17 +5,19 @@ from __future__ import annotations
 import json
 import random
 import time
+from contextlib import suppress
 
 import pytest
 from verified_captures import ALL, NEW_ARM, OLD_ARM, OLD_SWAP, OLD_X86, Changed, N, P, adopted, opened
 
+from ptwalk.arch.errors import PtwalkError
 from ptwalk.arch.linux_proc import KPF, PAGEMAP
 from ptwalk.rmap_verify import verify, verify_capture
 from ptwalk.rmap_verify.report import RmapVerifyReport
 
 SEED = 20261123
 
-DEFAULT = [(P, (1, 4)), (N, (4, 6)), (OLD_X86, (1, 4)), (OLD_SWAP, (4,)), (NEW_ARM, (5,))]
+DEFAULT = [(P, (1, 4)), (N, (6,)), (OLD_X86, (4,)), (OLD_SWAP, (4,)), (NEW_ARM, (5,))]
 
 
 @pytest.mark.parametrize(("name", "checkpoints"), DEFAULT)
@@ -277,3 +279,47 @@ def test_a_long_list_says_how_much_is_left_out() -> None:
     changed.file("cp1/proc/config.gz")[:] = gzip_of(b"CONFIG_PAGE_MAPCOUNT=y\n")
     report = verify_capture(changed.capture(), [4])
     assert f"... and {len(report.unexplained) - 20} more unexplained differences" in report.text()
+
+
+def damage(rng: random.Random, data: bytearray) -> None:
+    """Overwrite, cut, insert, repeat or blank a part of a file."""
+    at = rng.randrange(len(data))
+    match rng.randrange(5):
+        case 0:
+            for _ in range(rng.choice([1, 3, 20])):
+                data[rng.randrange(len(data))] = rng.randrange(256)
+        case 1:
+            del data[at:]
+        case 2:
+            data[at:at] = rng.randbytes(rng.choice([1, 8, 64]))
+        case 3:
+            end = min(len(data), at + rng.choice([8, 64, 4096]))
+            data[at:end] = data[: end - at]
+        case _:
+            end = min(len(data), (at & ~7) + 8 * rng.choice([1, 10, 512]))
+            data[at & ~7 : end] = rng.choice([b"\0", b"\xff"]) * (end - (at & ~7))
+
+
+def survive(seed: int, rounds: int) -> None:
+    """Damaged captures give a report or a PtwalkError, nothing else, and soon."""
+    rng = random.Random(seed)
+    print("seed", seed)
+    for _ in range(rounds):
+        changed = Changed(rng.choice([P, N, OLD_ARM, NEW_ARM]))
+        parts = [name for name in sorted(changed.names) if name.startswith("cp4/") and "kpagecgroup" not in name]
+        data = changed.file(rng.choice([*parts, "struct_layout.txt", "meta.json"]))
+        if data:
+            damage(rng, data)
+        with suppress(PtwalkError):
+            report = verify_capture(changed.capture(), [4])
+            assert report.text()
+            json.dumps(report.shape())
+
+
+def test_damaged_captures() -> None:
+    survive(SEED, 4)
+
+
+@pytest.mark.slow
+def test_many_damaged_captures() -> None:
+    survive(SEED + 1, 400)

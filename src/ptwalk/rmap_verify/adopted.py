@@ -6,6 +6,7 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 
 from ..arch.errors import InputError
 from ..arch.linux import PFN_KINDS, EntryKind, LinuxEntry, linux_for
@@ -85,6 +86,7 @@ def _has_device_private(capture: Capture) -> bool:
         balance = 0
         for tag in checkpoint.roots:
             tables, without = _tables(machine, tag, True), _tables(machine, tag, False).linux
+            tables.max_tables = len(checkpoint.words("ptpages.idx"))
             for entry in tables.raw(0, tables.tree.va_end):
                 if not entry.raw & 1:  # the valid bit of both architectures
                     level = entry.level.number
@@ -177,14 +179,24 @@ class Adopted:
     def _processes(self) -> list[AdoptedProcess]:
         machine = machine_of(self.checkpoint)
         tables = {tag: _tables(machine, tag, self.kernel.device_private) for tag in self.tags}
+        for reader in tables.values():  # no process has more tables than were captured
+            reader.max_tables = len(self.checkpoint.words("ptpages.idx"))
         shared = shared_pmd_tables(tables.values())
         found = []
         for tag, reader in tables.items():
             reader.zero_pfn, reader.shared_pmd_tables = self.frames.is_zero, shared
-            policies = {line.start: line.policy for line in self.numa_maps[tag]}
-            areas = [_vma(vma, policies) for vma in self.smaps[tag] if vma.end <= reader.tree.va_end]
+            areas = self._areas(tag, reader.tree.va_end)
             found.append(AdoptedProcess(tag, areas, reader, self.acct.mm_ids.alloc()))
         return found
+
+    def _areas(self, tag: str, va_end: int) -> list[Vma]:
+        """The VMAs of the user half (x86's vsyscall page lies in the other); InputError unless they ascend."""
+        policies = {line.start: line.policy for line in self.numa_maps[tag]}
+        areas = [_vma(vma, policies) for vma in self.smaps[tag] if vma.start < va_end]
+        for low, high in pairwise([*areas, Vma(va_end, va_end, ())]):
+            if low.end > high.start:
+                raise InputError("an area reaches into the next", file=self._file(tag, "smaps"), value=low.start)
+        return areas
 
     @cached_property
     def numa_maps(self) -> dict[str, list[NumaLine]]:
