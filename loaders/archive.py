@@ -35,6 +35,7 @@ class Archive(Protocol):
 
     def read(self, name: str) -> memoryview:
         """The bytes of a file; InputError where there is no such file."""
+        ...
 
 
 class DirectoryArchive:

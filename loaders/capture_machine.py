@@ -146,9 +146,9 @@ def _check_arm64_geometry(machine: Machine, capture: Capture) -> None:
     from ..arch.arm64.registers import TCR_EL1
 
     tcr = machine.registers["TCR_EL1"]
-    shift = {0: 12, 1: 16, 2: 14}.get(TCR_EL1["TG0"].get(tcr))
-    if shift != capture.page_shift:
-        text = f"TCR_EL1.TG0 says pages of {shift} address bits and meta.json {capture.page_shift}"
+    shift = capture.page_shift
+    if (told := {0: 12, 1: 16, 2: 14}.get(TCR_EL1["TG0"].get(tcr))) != shift:
+        text = f"TCR_EL1.TG0 says pages of {told} address bits and meta.json {shift}"
         raise InputError(text, file=capture.path, field="page_shift", value=tcr)
     levels = -(-(64 - TCR_EL1["T0SZ"].get(tcr) - shift) // (shift - 3))
     if levels != capture.levels:

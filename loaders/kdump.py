@@ -16,10 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from construct import Bytes, ConstructError, Container, Int32sl, Int32ul, Int64sb, Int64sl, Int64ul, Padding, Struct
+from construct import Bytes, ConstructError, Container, Padding, Struct
 
 from ..arch.errors import InputError
 from ..mmu.memory import DemandMemory
+from .fields import Int32sl, Int32ul, Int64sb, Int64sl, Int64ul
 from .vmcoreinfo import parse_vmcoreinfo
 
 SIGNATURE = b"KDUMP   "

@@ -11,10 +11,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from construct import Bytes, Int32ul, Int64ul, Padding, Struct
+from construct import Bytes, Padding, Struct
 
 from ..arch.errors import InputError
 from ..mmu.memory import PhysicalMemory
+from .fields import Int32ul, Int64ul
 
 LIME_MAGIC, AVML_MAGIC = b"EMiL", b"AVML"
 RANGE = Struct("magic" / Bytes(4), "version" / Int32ul, "s_addr" / Int64ul, "e_addr" / Int64ul, Padding(8))
