@@ -22,6 +22,7 @@ class Source:
     arch: Architecture of a raw image: x86_64 or arm64.
     base: Physical address of a raw image's first byte, in hexadecimal (default 0).
     preset: Paging mode of a raw image: x86_64-4level, arm64-4k-48 ...
+    registers_from: A file with the text of QEMU's `info registers`, for a raw image or a dump of an x86 machine.
     register: A register's value, NAME=HEX, over what FILE says; may be repeated.
     """
 
@@ -30,6 +31,7 @@ class Source:
     base: str | None = None
     preset: str | None = None
     register: list[str] = field(default_factory=list)
+    registers_from: str | None = None
 
     def registers(self) -> dict[str, int]:
         """The --register values; InputError names the one that is not NAME=HEX."""
@@ -49,6 +51,7 @@ class Source:
             "base": None if self.base is None else common.address(self.base, "--base"),
             "preset": self.preset,
             "registers": self.registers() or None,
+            "registers_from": self.registers_from,
         }
         return {name: x for name, x in given.items() if x is not None}
 
