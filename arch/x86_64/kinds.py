@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from ..layout import Layout, merge
-from . import entries, faults, linux, registers
+from . import entries, ept, faults, linux, registers
 
 KINDS: dict[str, Layout] = merge(
-    *entries.LAYOUTS.values(), *registers.LAYOUTS.values(), *faults.LAYOUTS.values(), *linux.LAYOUTS.values()
+    *(layout for part in (entries, ept, registers, faults, linux) for layout in part.LAYOUTS.values())
 )

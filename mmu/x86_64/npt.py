@@ -63,6 +63,10 @@ class Npt:
             ram.change(pa, 8, A | (D if access.is_write and i == len(used) - 1 else 0))
         return end
 
+    def attributes(self, leaf: Reached) -> dict[str, object]:
+        """NPT's memory types combine with the guest's; nothing of them is told."""
+        return {}
+
     def _descend(
         self, ram: Words, gpa: int, access: X86Access, used: list[int]
     ) -> Generator[Step, None, Reached | X86Fault]:

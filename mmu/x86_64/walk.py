@@ -59,7 +59,8 @@ class Reached:
 class Request:
     """What a guest's walk asks of the second stage: translate `gpa` for a table access or for the final one.
 
-    `update` marks the write of accessed and dirty bits. `leaf` is what the guest's walk reached (final accesses).
+    `update` marks the write of accessed and dirty bits, `plain` the load of a PAE PDPTE, which sets none. `leaf` is
+    what the guest's walk reached (final accesses). `tables` is the second stage's note on each table of this walk.
     """
 
     va: int
@@ -67,13 +68,18 @@ class Request:
     access: X86Access
     table: bool
     update: bool = False
+    plain: bool = False
     leaf: Reached | None = None
+    tables: list[bool] = field(default_factory=list)
 
 
 class SecondStage(Protocol):
     """Nested paging: walks a guest-physical address to `Reached` (its `target` is system-physical) or to a fault."""
 
     def translate(self, ram: Words, request: Request) -> Generator[Step, None, Reached | Fault]: ...
+
+    def attributes(self, leaf: Reached) -> dict[str, object]:
+        """What a leaf of the second stage says besides the address."""
 
     @property
     def asks_for_updates(self) -> bool:
@@ -89,13 +95,17 @@ class Walker:
     access: X86Access
     second: SecondStage | None = None
     used: list[tuple[int, int, Level]] = field(default_factory=list)
+    tables: list[bool] = field(default_factory=list)
 
     def run(self, va: int) -> Walk:
         """From a checked linear address to the outcome; nothing is stored."""
+        if self.second is not None and self.regime.mode is OFF:
+            return (yield from self._unpaged(self.second, va))
         root, hlat = self.regime.root, self.regime.uses_hlat(va)
         end = yield from self.descend(va, self.regime.hlat_root or 0 if hlat else root, hlat=hlat)
         if end is None:
             self.used.clear()
+            self.tables.clear()
             end = yield from self.descend(va, root, hlat=False)
         if end is None:
             raise AssertionError("ordinary paging does not restart")
@@ -114,7 +124,21 @@ class Walker:
         for i, (pa, _, level) in enumerate(self.used):
             leaf = i == len(self.used) - 1
             self._mark(pa, level, A | (D if leaf and self.access.is_write else 0))
-        return translation(self.regime, va, end, final, self.ram.updates())
+        told = attributes(self.regime, end)
+        if final is not None and self.second is not None:
+            told |= {"gpa": end.target, **self.second.attributes(final)}
+        return translation(self.regime, va, end, final or end, self.ram.updates(), told)
+
+    def _unpaged(self, second: SecondStage, va: int) -> Walk:
+        """A guest without paging: its linear addresses are guest-physical ones."""
+        final = yield from second.translate(self.ram, Request(va, va, self.access, table=False))
+        if isinstance(final, Fault):
+            return final
+        shift, updates = final.level.shift, self.ram.updates()
+        told = {"gpa": va, **second.attributes(final)}
+        return Translation(
+            va=va, pa=final.target, level=None, page_shift=shift, rights=ALL_RIGHTS, updates=updates, attributes=told
+        )
 
     def descend(self, va: int, root: int, *, hlat: bool) -> Generator[Step, None, Reached | Fault | None]:
         """From a root to a leaf or to the first bad entry; None where HLAT paging sends us to ordinary paging."""
@@ -123,7 +147,7 @@ class Walker:
         for level in regime.levels:
             pa = gpa = table + level.index(va) * size
             if self.second is not None:
-                at = yield from self.second.translate(self.ram, Request(va, gpa, self.access, table=True))
+                at = yield from self.second.translate(self.ram, self._request(va, gpa, level))
                 if isinstance(at, Fault):
                     return at
                 pa = at.target
@@ -149,9 +173,14 @@ class Walker:
             table = entry.pa
         raise AssertionError("the last level of every mode holds leaves")
 
+    def _request(self, va: int, gpa: int, level: Level) -> Request:
+        plain = self.regime.mode is PAE and level.number == 3
+        return Request(va, gpa, self.access, table=True, plain=plain, tables=self.tables)
+
     def _second_stage(self, second: SecondStage, va: int, leaf: Reached) -> Generator[Step, None, Reached | Fault]:
         """The final address through the second stage, and its leave to write the guest's accessed and dirty bits."""
-        final = yield from second.translate(self.ram, Request(va, leaf.target, self.access, table=False, leaf=leaf))
+        request = Request(va, leaf.target, self.access, table=False, leaf=leaf, tables=self.tables)
+        final = yield from second.translate(self.ram, request)
         if isinstance(final, Fault) or not second.asks_for_updates:
             return final
         for i, (pa, gpa, level) in enumerate(self.used):
@@ -243,17 +272,13 @@ def judge(regime: X86Regime, va: int, access: X86Access, leaf: Reached) -> X86Fa
 
 
 def translation(
-    regime: X86Regime, va: int, leaf: Reached, final: Reached | None, updates: tuple[tuple[int, int, int], ...]
-) -> Translation:
+    regime: X86Regime, va: int, leaf: Reached, final: Reached, updates: tuple[tuple[int, int, int], ...],
+    told: dict[str, object],
+) -> Translation:  # fmt: skip
     """The successful end of a walk; under nested paging `final` is where the second stage led."""
-    told = attributes(regime, leaf)
-    pa, shift = leaf.target, leaf.level.shift
-    if final is not None:
-        told["gpa"] = leaf.target
-        pa, shift = final.target, min(shift, final.level.shift)
     return Translation(
-        va=va, pa=pa, level=leaf.level.number, page_shift=shift, rights=rules.rights(regime, leaf.path),
-        entry_pa=leaf.pa, entry=leaf.raw, updates=updates, attributes=told,
+        va=va, pa=final.target, level=leaf.level.number, page_shift=min(leaf.level.shift, final.level.shift),
+        rights=rules.rights(regime, leaf.path), entry_pa=leaf.pa, entry=leaf.raw, updates=updates, attributes=told,
     )  # fmt: skip
 
 
