@@ -20,11 +20,11 @@ CSV_COLUMNS = ("va_start", "va_end", "pa", "page_size", "level", "rights", "flag
 
 
 def qemu_tlb(leaves: Iterable[Leaf]) -> Iterator[str]:
-    """One line a leaf: address, physical address, the leaf's own bits `XGPDACTUW` (P: bit 7, PAT in a 4K entry)."""
+    """One line a leaf: address, physical address, its own bits `XGPDACTUW` (P: PS; a 4K entry's PAT is not shown)."""
     for leaf in leaves:
-        fields = leaf.layout
-        names = {**_TLB_FLAGS, "P": "PS" if "PS" in fields else "PAT"}
-        letters = "".join(c if fields[name].get(leaf.entry) else "-" for c, name in names.items())
+        letters = "".join(
+            c if name in leaf.layout and leaf.layout[name].get(leaf.entry) else "-" for c, name in _TLB_FLAGS.items()
+        )
         yield f"{leaf.va:016x}: {leaf.pa:016x} {letters}"
 
 

@@ -9,7 +9,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..arch.errors import InputError
+from ..mmu.walk import Rights
+from ..queries import NO_RIGHTS, Filter
 
+_RIGHTS = dict(zip("RWXrwx", Rights, strict=True))
 _SUFFIX = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 
 
@@ -45,6 +48,51 @@ def size(number: int) -> str:
         if number and number % unit == 0:
             return f"{number // unit}{letter}"
     return str(number)
+
+
+def page_size(text: str) -> int:
+    """A size as people write it.
+
+    >>> [page_size(t) for t in ("4K", "2m", "0x1000", "64")]
+    [4096, 2097152, 4096, 64]
+    """
+    unit = _SUFFIX.get(text[-1:].upper(), 1)
+    digits = text[:-1] if unit > 1 else text
+    try:
+        return int(digits, 0) * unit
+    except ValueError:
+        raise InputError("not a size such as 4K, 2M or 0x1000", field="size", value=text) from None
+
+
+def address_range(text: str, field: str) -> tuple[int, int]:
+    """START-END (half-open) or START+SIZE as a pair of addresses.
+
+    >>> address_range("0x1000-2000", "pa"), address_range("1000+4K", "pa")
+    ((4096, 8192), (4096, 8192))
+    """
+    start, plus, length = text.partition("+")
+    if plus:
+        first = address(start, field)
+        return first, first + page_size(length)
+    start, minus, end = text.partition("-")
+    if not minus:
+        raise InputError("not of the form START-END or START+SIZE", field=field, value=text)
+    return address(start, field), address(end, field)
+
+
+def leaf_filter(rights: str | None, size: str | None, pa: str | None, va: str | None) -> Filter:
+    """The filter that --rights, --size, --pa and --va ask for."""
+    wanted = NO_RIGHTS
+    for letter in rights or "":
+        if letter not in _RIGHTS:
+            raise InputError("letters of rwx (user) and RWX (kernel)", field="--rights", value=rights)
+        wanted |= _RIGHTS[letter]
+    return Filter(
+        rights=wanted,
+        size=None if size is None else page_size(size),
+        pa=None if pa is None else address_range(pa, "--pa"),
+        va=None if va is None else address_range(va, "--va"),
+    )
 
 
 def hexadecimal(x: int | None) -> str | None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json as jsonlib
 import sys
 from collections.abc import Iterator
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
+from ..formats import LINES, write_parquet
 from ..mmu.machine import Machine
 from ..mmu.regime import Regime, Tree
 from ..mmu.spaces import Broken, Range, leaves, ranges
@@ -23,6 +24,12 @@ def maps(
     process: str | None = None,
     root: str | None = None,
     physical: bool = False,
+    rights: str | None = None,
+    size: str | None = None,
+    pa: str | None = None,
+    va: str | None = None,
+    format: Literal["ptdump", "qemu-tlb", "qemu-mem", "csv", "json", "jsonl"] = "ptdump",
+    parquet: str | None = None,
     json: bool = False,
     jsonl: bool = False,
     source: Annotated[Source, Parameter(name="*")] = DEFAULT,
@@ -35,13 +42,30 @@ def maps(
     process: Whose address space (see `ptwalk info`).
     root: Physical address of the root table instead.
     physical: Merge only where the physical addresses go on as well.
-    json: One JSON object (docs/json.md).
-    jsonl: One JSON object a range, as they are found.
+    rights: Only pages that grant these plain accesses: letters of rwx for the user, RWX for the kernel.
+    size: Only pages of this size: 4K, 2M, 1G ...
+    pa: Only pages that overlap this physical range: START-END or START+SIZE, in hexadecimal.
+    va: Only pages that overlap this virtual range.
+    format: ptdump, QEMU's `info tlb` or `info mem`, csv, json or jsonl.
+    parquet: Write a Parquet file of this name instead (extra `ptwalk[parquet]`).
+    json: The same as --format json (docs/json.md).
+    jsonl: The same as --format jsonl.
     """
     machine = open_machine(file, source, root)
     regime, label = choose(machine, process, root)
     broken: list[Broken] = []
-    rows = ranges(leaves(machine.memory, regime, report=broken.append), physical=physical)
+    keep = common.leaf_filter(rights, size, pa, va)
+    found = filter(keep, leaves(machine.memory, regime, report=broken.append))
+    format = "json" if json else "jsonl" if jsonl else format
+    json, jsonl = format == "json", format == "jsonl"
+    if parquet is not None:
+        write_parquet(parquet, found)
+        return 0
+    if format in LINES:
+        for line in LINES[format](found):
+            print(line)
+        return 0
+    rows = ranges(found, physical=physical)
     if json:
         common.print_json({**_head(machine, label), "ranges": [shape(r) for r in rows], "broken": _broken(broken)})
     elif jsonl:

@@ -1,0 +1,94 @@
+"""`ptwalk lint FILE` and `ptwalk diff FILE OTHER`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from .. import queries
+from ..mmu.spaces import leaves
+from . import common
+from .source import DEFAULT, Source, choose, open_machine
+
+
+def lint(
+    file: str,
+    /,
+    *,
+    process: str | None = None,
+    root: str | None = None,
+    json: bool = False,
+    source: Annotated[Source, Parameter(name="*")] = DEFAULT,
+) -> int:
+    """Entries that lead nowhere, memory writable and executable at once, broken contiguous sets, aliases with
+    different memory types; exit 1 when anything is found.
+
+    Parameters
+    ----------
+    file: A capture, ELF core, dump, raw image or layout description.
+    process: Whose address space (see `ptwalk info`).
+    root: Physical address of the root table instead.
+    json: One JSON object instead of text (docs/json.md).
+    """
+    machine = open_machine(file, source, root)
+    regime, label = choose(machine, process, root)
+    findings = queries.lint(machine.memory, regime)
+    if json:
+        rows = [{"rule": f.rule, "va": hex(f.va), "text": f.text} for f in findings]
+        common.print_json({"file": machine.source, "space": label, "findings": rows})
+    else:
+        for f in findings:
+            print(f"{f.va:#018x}  {f.rule:<22} {f.text}")
+        print(f"{len(findings)} findings in {label}")
+    return 1 if findings else 0
+
+
+def diff(
+    file: str,
+    other: str,
+    /,
+    *,
+    process: str | None = None,
+    other_process: str | None = None,
+    checkpoint: int | None = None,
+    other_checkpoint: int | None = None,
+    json: bool = False,
+) -> int:
+    """What two address spaces map differently: two files, two processes, or two checkpoints; exit 1 on a difference.
+
+    Parameters
+    ----------
+    file: The one side.
+    other: The other side; may be the same file.
+    process: The address space of the one side.
+    other_process: The address space of the other side (default: of the same name).
+    checkpoint: The checkpoint of the one side, where it is a capture.
+    other_checkpoint: The checkpoint of the other side.
+    json: One JSON object instead of text (docs/json.md).
+    """
+    sides = []
+    for path, name, number in ((file, process, checkpoint), (other, other_process or process, other_checkpoint)):
+        machine = open_machine(path, Source(checkpoint=number))
+        regime, label = choose(machine, name, None)
+        sides.append((machine, regime, label))
+    (one, one_regime, one_label), (two, two_regime, two_label) = sides
+    changes = list(queries.diff(leaves(one.memory, one_regime), leaves(two.memory, two_regime)))
+    if json:
+        rows = [
+            {
+                "va_start": hex(c.va),
+                "va_end": hex(c.va + c.size),
+                "before": None if c.before is None else hex(c.before.pa + c.va - c.before.va),
+                "after": None if c.after is None else hex(c.after.pa + c.va - c.after.va),
+                "text": c.text(),
+            }
+            for c in changes
+        ]
+        common.print_json({"file": one.source, "other": two.source, "changes": rows})
+    else:
+        print(f"--- {one.source}  {one_label}\n+++ {two.source}  {two_label}")
+        for change in changes:
+            print(change.text())
+        print(f"{len(changes)} ranges differ")
+    return 1 if changes else 0
