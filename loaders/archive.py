@@ -82,6 +82,7 @@ class TarArchive:
         self._members: dict[str, tuple[int, int]] = {}
         try:
             self._index()
+            self._strip_top()
         except (tarfile.TarError, ValueError, OverflowError, EOFError) as error:
             raise InputError(f"the tar inside cannot be read: {error}", file=path) from error
 
@@ -101,16 +102,22 @@ class TarArchive:
         if member.isdir():
             return
         parts = [part for part in member.name.split("/") if part != "."]
-        if ".." in parts or "" in parts or len(parts) < 2:
+        if ".." in parts or "" in parts or not parts:
             raise InputError("not a member name of a capture", file=self.path, value=member.name)
         if not member.isreg() or member.sparse is not None:
             raise InputError("a member is no regular file", file=self.path, field=member.name)
         if member.offset_data + member.size > len(self._data) or member.size < 0:
             raise InputError("a member runs beyond the archive", file=self.path, field=member.name, value=member.size)
-        name = "/".join(parts[1:])
+        name = "/".join(parts)
         if name in self._members:
             raise InputError("two members share this name", file=self.path, field=member.name)
         self._members[name] = member.offset_data, member.size
+
+    def _strip_top(self) -> None:
+        """Leave out the folder that holds everything, where there is one."""
+        tops = {name.partition("/")[0] for name in self._members}
+        if len(tops) == 1 and all("/" in name for name in self._members):
+            self._members = {name.partition("/")[2]: place for name, place in self._members.items()}
 
     @property
     def names(self) -> frozenset[str]:

@@ -65,6 +65,14 @@ def test_directory_and_archive_are_the_same(tmp_path: Path) -> None:
         assert (mine.start, bytes(mine.data)) == (theirs.start, bytes(theirs.data))
 
 
+def test_an_archive_without_a_top_folder(tmp_path: Path) -> None:
+    files = only(walk_members(files_of(SMALL)), 5)
+    for top in (".", "x"):
+        path = tmp_path / "c.tar.xz"
+        path.write_bytes(tar_xz(files, top=top))
+        assert load(path).spaces == load(SMALL).spaces
+
+
 def test_checkpoints() -> None:
     main = next(path for path in CAPTURES if path.name == "x86_64-deb6.1-nopti.tar.xz")
     assert "B" not in load(main, checkpoint=1).spaces

@@ -11,6 +11,9 @@ from capture_files import CAPTURES, SMALL, files_of, only, write_directory
 from capture_writer import Described
 
 from ptwalk.arch.errors import InputError
+from ptwalk.formats import qemu_tlb
+from ptwalk.loaders import load
+from ptwalk.mmu.spaces import leaves
 from ptwalk.verify import verify
 from ptwalk.verify.rules import RULES, SOFT_DIRTY_RULES, Case, decide
 from ptwalk.verify.tables import PRESENT, SOFT_DIRTY, SWAP, UFFD_WP
@@ -88,7 +91,6 @@ def _isolated(tmp_path: Path) -> dict[str, bytes]:
     described = Described("x86_64-4level", 12, 4, FOUR_LEVELS, root=0x180_0000)
     files = described.capture(tmp_path)
     layout = tmp_path / "layout.toml"
-    from ptwalk.loaders import load
 
     machine = load(layout)
     user = bytearray(machine.memory.read(0x180_0000, 4096))
@@ -213,3 +215,13 @@ def _case(word: int, tables: int, flags: str | None, **more: object) -> Case:
 )  # fmt: skip
 def test_rules_need_their_evidence(case: Case, rule: str | None) -> None:
     assert decide(case) == rule
+
+
+def test_qemus_listing_hides_the_pat_bit_of_4k_entries(tmp_path: Path) -> None:
+    """tlb_info_la48 of QEMU clears bit 7 before it prints a 4K entry."""
+    text = 'preset = "x86_64-4level"\nmemory = [{start = 0, size = "64M"}]\n[[spaces]]\nname = "A"\nmappings = ['
+    text += '{va = 0x1000, pa = 0x5000, size = 4096, memory_type = 4}, {va = 0x200000, pa = 0, size = "2M"}]'
+    (tmp_path / "a.toml").write_text(text)
+    machine = load(tmp_path / "a.toml")
+    lines = list(qemu_tlb(leaves(machine.memory, machine.regime("A"))))
+    assert [line[34:] for line in lines] == [" X--DA--UW", " X-PDA--UW"]
