@@ -18,7 +18,8 @@ from ..rmap.models import NoPageMapcount, Precise
 from ..rmap.views.inputs import PageEntry, VmaFacts, is_file, is_hugetlb
 from .compare import Comparison, Difference
 
-_TYPED = KPF.mask("BUDDY", "SLAB", "OFFLINE", "PGTABLE", "HUGE")
+_PAGE_TYPES = {"BUDDY": 0xF0, "OFFLINE": 0xF1, "PGTABLE": 0xF2, "SLAB": 0xF5}
+"""The top byte of page_type (PGTY_*, include/linux/page-flags.h) of pages that kpageflags names."""
 _READER_PID, _READER_CHECKPOINT = 1, 1
 
 
@@ -175,10 +176,10 @@ def page_type(found: Comparison) -> Iterator[Difference]:
     """kpagecount of an unmapped page with a page type: the type, sign-extended, plus one."""
     if not isinstance(found.model, NoPageMapcount):
         return
+    shown = {KPF.mask(name): (1 << 64) - (0x100 - top << 24) + 1 for name, top in _PAGE_TYPES.items()}
     for d in _of(found, "kpagecount of unmapped frames"):
-        raw = _number(d.kernel) - 1
-        typed = (found.adopted.kpageflags.get(d.where) or 0) & _TYPED
-        if typed and raw >> 28 == 0xFFFFFFFFF:  # PGTY_ values are 0xf0 to 0xff in the top byte
+        flags = found.adopted.kpageflags.get(d.where) or 0
+        if any(flags & bit and d.kernel == value for bit, value in shown.items()):
             yield d
 
 
