@@ -23,6 +23,12 @@ _QEMU_GENERAL = 18  # rax to r15, rip, rflags
 _QEMU_SEGMENT = struct.Struct("<IIIIQ")  # selector, limit, flags, pad, base
 _QEMU_SEGMENTS = 10  # cs ds es fs gs ss ldt tr gdt idt
 _QEMU_CR = struct.Struct("<5Q")
+_PR_REG = 112  # struct elf_prstatus of a 64-bit kernel: where the general registers start
+# size of the note: (names of the general registers that are kept, their index)
+_PRSTATUS = {
+    336: {"RIP": 16, "RFLAGS": 18, "RSP": 19},  # x86: struct user_regs_struct
+    392: {"SP": 31, "PC": 32, "PSTATE": 33},  # arm64: struct user_pt_regs
+}
 _QEMU_CR_AT = _QEMU_HEAD.size + 8 * _QEMU_GENERAL + _QEMU_SEGMENT.size * _QEMU_SEGMENTS
 
 
@@ -38,10 +44,10 @@ class Note:
 
 @dataclass(slots=True)
 class CoreNotes:
-    """What the notes tell: control registers of each CPU (x86), number of NT_PRSTATUS notes, VMCOREINFO's lines."""
+    """What the notes tell: control registers of each CPU (x86), a few general ones, VMCOREINFO's lines."""
 
     control: list[dict[str, int]] = field(default_factory=list)
-    prstatus: int = 0
+    general: list[dict[str, int]] = field(default_factory=list)
     vmcoreinfo: dict[str, str] = field(default_factory=dict)
 
 
@@ -75,10 +81,16 @@ def read_notes(notes: Iterator[Note], file: object) -> CoreNotes:
         if note.owner == "QEMU":
             found.control.append(_qemu_state(note, file))
         elif note.owner == "CORE" and note.type == NT_PRSTATUS:
-            found.prstatus += 1
+            found.general.append(_general(note))
         elif note.owner == "VMCOREINFO":
             found.vmcoreinfo |= parse_vmcoreinfo(note.data)
     return found
+
+
+def _general(note: Note) -> dict[str, int]:
+    """Program counter, stack pointer and flags of one CPU; nothing where the note has another kernel's size."""
+    names = _PRSTATUS.get(len(note.data), {})
+    return {name: struct.unpack_from("<Q", note.data, _PR_REG + 8 * i)[0] for name, i in names.items()}
 
 
 def _qemu_state(note: Note, file: object) -> dict[str, int]:
@@ -106,9 +118,10 @@ def add_registers(machine: Machine, notes: CoreNotes, preset_name: str | None, *
         _add_control_registers(machine, notes, long_mode)
     elif notes.vmcoreinfo:
         found = kernel_registers(machine.arch, notes.vmcoreinfo)
-        machine.registers = dict(found.registers)
+        machine.registers = {**(notes.general[0] if notes.general else {}), **found.registers}
         machine.notes.append(found.note)
     else:
+        machine.registers = dict(notes.general[0]) if notes.general else {}
         machine.notes.append("the file tells no control registers: name a preset and a root, or give the registers")
 
 
@@ -118,6 +131,8 @@ def _add_control_registers(machine: Machine, notes: CoreNotes, long_mode: bool) 
     efer = EFER.build(LME=1, LMA=1, NXE=1) if long_mode else EFER.build(NXE=1)
     machine.notes.append("QEMU's notes lack EFER: long mode as the header says it, NXE taken to be set")
     cpus = [cpu | {"EFER": efer} for cpu in notes.control]
+    for cpu, general in zip(cpus, notes.general, strict=False):
+        cpu |= general
     machine.registers = dict(cpus[0])
     for number, cpu in enumerate(cpus):
         machine.spaces[f"cpu{number}"] = Space(f"cpu{number}", cpu, note="as this CPU's registers stood")

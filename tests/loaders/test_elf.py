@@ -80,6 +80,10 @@ def test_the_header_that_qemu_wrote(tmp_path: Path, name: str) -> None:
     ]
     for register, known in (("CR0", -1), ("CR4", -1), ("EFER", 0xD00)):  # SCE is not in the notes
         assert machine.registers[register] == int(re.findall(rf"{register}=([0-9a-f]+)", last)[0], 16) & known
+    for text, cpu in zip(re.split(r"CPU#\d", last)[1:], ("cpu0", "cpu1"), strict=True):
+        for register, short in (("RIP", "RIP"), ("RSP", "RSP"), ("RFLAGS", "RFL")):
+            (digits,) = re.findall(rf"\b{short}=([0-9a-f]+)", text)
+            assert machine.spaces[cpu].registers[register] == int(digits, 16)
     for va in range(0x401000, 0x490000, 0x1000):
         for space in captured.spaces:
             root = captured.spaces[space].registers["CR3"]
@@ -109,7 +113,11 @@ def test_the_real_arm64_header(tmp_path: Path) -> None:
         load(path)
     with path.open("r+b") as file:
         file.truncate(0x20001A70)
-    assert load(path).memory.extents == ((0x4000_0000, 0x6000_0000),)
+    machine = load(path)
+    assert machine.memory.extents == ((0x4000_0000, 0x6000_0000),)
+    last = json.loads(files_of(source)["cp5/sysregs5.json"])[-1][0]
+    assert machine.registers["PC"] == int(last["pc"], 16)
+    assert machine.registers["SP"] == int(last["sp"], 16)
 
 
 def test_elf32_of_a_32_bit_guest(tmp_path: Path) -> None:
