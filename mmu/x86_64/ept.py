@@ -15,7 +15,8 @@ from ...arch.x86_64 import ept as entries
 from ...arch.x86_64.ept import EPT_QUALIFICATION, SPP_QUALIFICATION, SPPT_ENTRY
 from ...arch.x86_64.registers import EPTP, MEMORY_TYPES
 from ..memory import Memory
-from ..walk import Fault, Level, Step, Walk
+from ..regime import Entry, Tree
+from ..walk import Access, Fault, Level, Step, Walk
 from . import rules
 from .access import X86Access
 from .regime import X86Regime
@@ -324,7 +325,21 @@ class EptRegime:
 
     guest: X86Regime
     ept: Ept
+    arch: str = field(default="x86_64", init=False)
 
-    def walk(self, memory: Memory, va: int, access: X86Access, *, update: bool = False) -> Walk:
+    def walk(self, memory: Memory, va: int, access: Access | None = None, *, update: bool = False) -> Walk:
         """Translate a guest's linear address to a host-physical one; steps of stage 2 are the EPT walks."""
-        return walk(self.guest, memory, va, access, update=update, second=self.ept)
+        return walk(self.guest, memory, va, X86Access.of(access), update=update, second=self.ept)
+
+    @property
+    def trees(self) -> tuple[Tree, ...]:
+        """None: no table of the guest lies where its address says."""
+        return ()
+
+    def classify(self, level: Level, raw: int) -> Entry:
+        """What the guest's walk makes of an entry of its own."""
+        return self.guest.classify(level, raw)
+
+    def describe(self) -> Mapping[str, object]:
+        """Guest and extended page tables."""
+        return {"mode": "nested paging", "guest": self.guest.describe(), "ept": self.ept.describe()}

@@ -6,14 +6,14 @@ read and a write at once (the guest's A and D bits live there), so it needs a wr
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field, replace
 
 from ...arch.x86_64.entries import PAE_PDPTE
 from ...arch.x86_64.faults import NPF_EXITINFO1, PF_ERROR_CODE
 from ..memory import Memory
-from ..regime import EntryType
-from ..walk import AccessKind, Fault, Step, Walk
+from ..regime import Entry, EntryType, Tree
+from ..walk import Access, AccessKind, Fault, Level, Step, Walk
 from . import rules
 from .access import X86Access
 from .modes import PAE
@@ -136,7 +136,22 @@ class NestedRegime:
     guest: X86Regime
     host: X86Regime
     gmet: bool = False
+    arch: str = field(default="x86_64", init=False)
 
-    def walk(self, memory: Memory, va: int, access: X86Access, *, update: bool = False) -> Walk:
+    def walk(self, memory: Memory, va: int, access: Access | None = None, *, update: bool = False) -> Walk:
         """Translate a guest's linear address to a system-physical one; steps of stage 2 are the nested walks."""
-        return walk(self.guest, memory, va, access, update=update, second=Npt(self.host, self.guest, self.gmet))
+        second = Npt(self.host, self.guest, self.gmet)
+        return walk(self.guest, memory, va, X86Access.of(access), update=update, second=second)
+
+    @property
+    def trees(self) -> tuple[Tree, ...]:
+        """None: no table of the guest lies where its address says."""
+        return ()
+
+    def classify(self, level: Level, raw: int) -> Entry:
+        """What the guest's walk makes of an entry of its own."""
+        return self.guest.classify(level, raw)
+
+    def describe(self) -> Mapping[str, object]:
+        """Guest and host."""
+        return {"mode": "nested paging", "guest": self.guest.describe(), "host": self.host.describe()}

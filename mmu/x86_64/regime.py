@@ -138,8 +138,9 @@ class X86Regime:
 
     @property
     def trees(self) -> tuple[Tree, ...]:
+        """Two halves of one root in long mode; none with paging off, or under HLAT, where two roots share the space."""
         size = self.mode.entry_size
-        if self.mode is OFF:
+        if self.mode is OFF or self.hlat_root is not None:
             return ()
         if not self.is_long:
             return (Tree("CR3", self.root, self.levels, 0, 1 << 32, size),)
