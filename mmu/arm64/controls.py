@@ -287,6 +287,8 @@ def _finish_stage2(params: S2Params, features: Features, choices: Choices) -> No
     else:
         level = _stage2_start(params)
         params.bad_start = _bad_start(params, level, pamax, small_tables="FEAT_TTST" in features)
+        if params.granule == 14 and level == 0 and "stage2-16k-level-0-refused" in choices.deviations:
+            params.bad_start = params.bad_start or "start level 0 with the 16K granule"
     params.set_start(level)
 
 

@@ -36,6 +36,7 @@ DEVIATIONS = {
     "s1ptw-level-of-stage1": "a stage 2 fault on a stage 1 table reports the stage 1 level",
     "s1ptw-is-translation": "a stage 2 fault on a stage 1 table is reported as a Translation fault",
     "vtcr-ps-limits-ipa": "VTCR_EL2.PS, not the implemented size, limits T0SZ and the start level",
+    "stage2-16k-level-0-refused": "a 16K stage 2 walk cannot start at level 0, not even with VTCR_EL2.DS",
     "clean-dbm-not-writable-for-fetch": "a clean DBM page does not count as writable for PXN by EL0 write and WXN",
     "ptw-sets-af-first": "with HCR_EL2.PTW the stage 2 access flag of a Device-mapped table is set before the fault",
 }

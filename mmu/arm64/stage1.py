@@ -15,7 +15,7 @@ from .context import Abort, Context, FaultRecord, LeafInfo, Steps, first_fault, 
 from .entries import AF, Kind
 from .params import FINAL_LEVEL, S1Params
 from .permissions import S1Leaf
-from .stage2 import RETRIES, compose, drop_high, fail, leaf_base, misaligned, out_of_range
+from .stage2 import RETRIES, checked_address, compose, drop_high, fail, leaf_base, misaligned, out_of_range
 
 LINUX_NAMES = {-1: "PGD", 0: "P4D", 1: "PUD", 2: "PMD", 3: "PTE"}
 
@@ -301,7 +301,7 @@ def _checks(ctx: Context, params: S1Params, found: _Found) -> Iterator[FaultReco
     if info.level < FINAL_LEVEL and entries.is_not_translated(params, info.raw) and ctx.nt_faults():
         yield failed(FaultType.TRANSLATION, "BlocknTFaults", "nT")
     output = compose(ctx, found.base, ctx.va, info.size_log2, info.contiguous_log2)
-    checked = found.base if "oa-size-of-descriptor" in ctx.system.deviates else output
+    checked = checked_address(ctx, params, info.raw, output)
     if out_of_range(ctx, checked, params.oa_size):
         bit = f"OA beyond the {params.oa_size} bits of {params.tcr}.{_ps(params)}"
         yield failed(FaultType.ADDRESS_SIZE, "OAOutOfRange", bit)

@@ -118,6 +118,13 @@ def drop_high(ctx: Context, address: int, oa_size: int) -> int:
     return address
 
 
+def checked_address(ctx: Context, params: Geometry, raw: int, output: int) -> int:
+    """The address that is held against the output size."""
+    if "oa-size-of-descriptor" in ctx.system.deviates:
+        return drop_high(ctx, entries.table_address(params, raw), params.oa_size)
+    return output
+
+
 def leaf_base(ctx: Context, params: Geometry, raw: int, level: int) -> int:
     """The address in a leaf (AArch64_LeafBase)."""
     if "block-low-bits-ored" in ctx.system.deviates:
@@ -215,7 +222,7 @@ def _checks(ctx: Context, params: S2Params, request: Request, found: _Found) -> 
     if found.level < FINAL_LEVEL and entries.is_not_translated(params, raw) and ctx.nt_faults():
         yield failed(FaultType.TRANSLATION, "BlocknTFaults", "nT")
     output = compose(ctx, found.base, request.ipa, size, found.contiguous)
-    checked = found.base if "oa-size-of-descriptor" in ctx.system.deviates else output
+    checked = checked_address(ctx, params, raw, output)
     if out_of_range(ctx, checked, params.oa_size):
         yield failed(FaultType.ADDRESS_SIZE, "OAOutOfRange", f"OA beyond the {params.oa_size} bits of VTCR_EL2.PS")
     exempt = not request.walk and ctx.is_cache_op() and not choices.af_fault_on_cache_ops

@@ -1,0 +1,1 @@
+"""arm64: a batch guest at EL2 on QEMU."""
