@@ -1,0 +1,1 @@
+"""x86: a batch guest on QEMU and Bochs."""
