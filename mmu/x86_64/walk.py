@@ -28,6 +28,7 @@ from .rules import SDM, Path
 from .words import Words
 
 A, D, _R = (entries.PTE[name].mask for name in ("A", "D", "R"))
+_PATH_BITS = {"US": (rules.US, 0), "RW": (rules.RW, 0), "XD": (rules.XD, rules.XD)}
 RESTARTS = 64
 
 
@@ -114,7 +115,7 @@ class Walker:
         if isinstance(end, Fault):
             return end
         if forbidden := judge(self.regime, va, self.access, end):
-            return self._blamed(forbidden, judged=True)
+            return self._blamed(replace(forbidden, bit=self._culprit(forbidden.bit)), judged=True)
         final: Reached | None = None
         if self.second is not None:
             through = yield from self._second_stage(self.second, va, end)
@@ -205,6 +206,17 @@ class Walker:
     def _mark(self, pa: int, level: Level, bits: int) -> None:
         if not self._has_no_flags(level):
             self.ram.change(pa, self.regime.mode.entry_size, bits)
+
+    def _culprit(self, bit: str) -> str:
+        """The bit to blame, and the entry where that is not the leaf: the first that lacks R/W or U/S or has XD."""
+        if bit not in _PATH_BITS:
+            return bit
+        mask, wrong = _PATH_BITS[bit]
+        for pa, _, level in self.used[:-1]:
+            raw = self.ram.read(pa, self.regime.mode.entry_size)
+            if not (self.regime.mode is PAE and level.number == 3) and raw & mask == wrong:
+                return f"{bit} of the {level.name} at {pa:#018x}"
+        return bit
 
     def _blamed(self, fault: Fault, *, judged: bool) -> Fault:
         """A fault with the accessed bits that the profile sets nevertheless."""
