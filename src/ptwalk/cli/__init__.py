@@ -29,6 +29,7 @@ _COMMANDS = {
     "ptov": ("ptov:ptov", "Every virtual address that leads to a physical one."),
     "diff": ("lint:diff", "What two address spaces, checkpoints or captures map differently."),
     "lint": ("lint:lint", "Suspicious mappings: W+X, dead entries, broken contiguous sets, memory-type aliases."),
+    "rmap": ("rmap:rmap", "Linux's rmap accounting: scenarios, vectors, captures, exploration."),
     "conform": ("conform:conform", "Run a vector file through the reference walker and the kernel."),
 }
 for _name, (_target, _help) in _COMMANDS.items():

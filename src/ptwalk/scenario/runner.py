@@ -1,0 +1,135 @@
+"""Runs a scenario: settings first, then one step after the other, with a snapshot after each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ..arch.errors import InputError
+from ..arch.linux_proc import KPF
+from ..rmap.errors import FreeError, Rejected
+from ..rmap.figures import kpagecount
+from ..rmap.models import MODELS
+from ..rmap.views import pagemap
+from ..rmap.views.kpage import kpageflags
+from ..rmap.views.rules import AS_MEANT
+from .machine import Machine, Settings
+from .script import Line, ScenarioError, Words, read
+from .snapshot import Snapshot, take
+from .steps import SETTINGS, STEPS, locate
+
+QUIET = ("file", "folio", "mmap")
+"""Steps after which nothing is mapped that was not mapped before: shown in one line."""
+
+
+@dataclass
+class Probe:
+    """`probe A v page`: what pagemap, kpagecount and kpageflags say of one page under each model."""
+
+    page: str
+    models: dict[str, dict[str, str | int]]
+
+
+@dataclass
+class StepShown:
+    """One step of a scenario as it ran."""
+
+    line: Line
+    notes: list[str]
+    snapshot: Snapshot
+    refusals: dict[tuple[str, str], str] = field(default_factory=dict)
+    probe: Probe | None = None
+
+    @property
+    def quiet(self) -> bool:
+        """Whether the step only prepares."""
+        return self.line.words[0] in QUIET
+
+
+@dataclass
+class Run:
+    """A scenario that ran: its settings and its steps."""
+
+    name: str
+    settings: Settings
+    steps: list[StepShown]
+
+
+def run(path: str | Path, *, literal: bool = False) -> Run:
+    """Run a scenario file; ScenarioError for a step that cannot be, RecountError for a defect of ptwalk."""
+    return run_lines(read(path), path, literal=literal)
+
+
+def run_lines(lines: list[Line], file: object = "scenario", *, literal: bool = False) -> Run:
+    """Run the lines of a scenario.
+
+    >>> from .script import parse
+    >>> story = run_lines(parse("mmap A v anon 2M" + chr(10) + "fault A v"))
+    >>> story.steps[-1].snapshot.system["total-mapped-pages"]["AnonPages"]
+    2048
+    """
+    settings = Settings(literal=literal)
+    machine: Machine | None = None
+    steps: list[StepShown] = []
+    for line in lines:
+        words = Words(line, file)
+        if words.verb in SETTINGS:
+            if machine is not None:
+                raise words.error("settings stand above the first step")
+            SETTINGS[words.verb](settings, words)
+            words.done()
+            continue
+        machine = machine or Machine(settings)
+        steps.append(_step(machine, words))
+    if not steps:
+        raise InputError("settings only, no step", file=file)
+    return Run(Path(str(file)).name, settings, steps)
+
+
+def _step(machine: Machine, words: Words) -> StepShown:
+    if words.verb == "probe":
+        probe = _probe(machine, words)
+        return StepShown(words.line, [], take(machine), probe=probe)
+    if words.verb not in STEPS:
+        raise words.error(f"no such step; there are {', '.join([*STEPS, 'probe'])}")
+    before = dict(_refusals(machine))
+    try:
+        notes = STEPS[words.verb](machine, words)
+    except (Rejected, FreeError) as error:
+        raise words.error(f"refused by {error}") from error
+    except ScenarioError:
+        raise
+    except InputError as error:
+        raise words.error(str(error)) from error
+    words.done()
+    after = dict(_refusals(machine))
+    new = {key: sentence for key, sentence in after.items() if key not in before}
+    return StepShown(words.line, notes, take(machine), new)
+
+
+def _refusals(machine: Machine) -> Iterator[tuple[tuple[str, str], str]]:
+    for name, folio in machine.folios.items():
+        for model in machine.acct.models.values():
+            refused = model.of(folio).refused
+            if refused is not None:
+                yield (model.name, name), refused
+
+
+def _probe(machine: Machine, words: Words) -> Probe:
+    process, leaf, va = locate(machine, words)
+    words.done()
+    folio = leaf.folio
+    page = leaf.page + (va - leaf.va) // machine.page_size
+    models: dict[str, dict[str, str | int]] = {}
+    for name in MODELS:
+        model = machine.acct.models[name]
+        if model.of(folio).refused is None:
+            view = pagemap.PagemapView(process, machine, model, AS_MEANT)
+            word = view.words(va, va + machine.page_size)[0]
+            models[name] = {
+                "pagemap": pagemap.decode(word),
+                "kpagecount": kpagecount(model, folio, page),
+                "kpageflags": KPF.flags(kpageflags(folio, page, model)),
+            }
+    return Probe(f"{process.name} {va:#x}: page {page} of {machine.name_of(folio)}", models)

@@ -1,0 +1,394 @@
+"""The verbs of a scenario: operands checked, then the operation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ..rmap.folio import Folio, Kind
+from ..rmap.levels import Level
+from ..rmap.models import MODELS
+from ..rmap.runs import PageRuns
+from . import operations
+from .machine import ARCHES, Area, File, Leaf, Machine, Process, Settings
+from .script import Words
+
+MAX_ENTRIES = 1 << 16
+"""PTEs that one fault may write."""
+MAX_AREA = 1 << 38
+"""Bytes of an area or a file."""
+
+_KINDS = {"file": Kind.FILE, "shmem": Kind.SHMEM}
+_LEVELS = ("pte", "pmd", "pud")
+_LIMITS = {"mapcount": "mapcount", "total": "total_mapped_pages", "refs": "refcount"}
+_FIRST_AREA = 1 << 32
+
+
+# ---- settings
+
+
+def _arch(settings: Settings, words: Words) -> None:
+    settings.arch = words.choice("the architecture", tuple(ARCHES))
+
+
+def _bits(settings: Settings, words: Words) -> None:
+    settings.bits = int(words.choice("the word width", ("64", "32")))
+
+
+def _literal(settings: Settings, words: Words) -> None:
+    settings.literal = True
+
+
+def _limit(settings: Settings, words: Words) -> None:
+    name = words.choice("the limit", tuple(_LIMITS))
+    settings.limits[_LIMITS[name]] = words.number("the limit")
+
+
+SETTINGS: dict[str, Callable[[Settings, Words], None]] = {
+    "arch": _arch,
+    "bits": _bits,
+    "literal": _literal,
+    "limit": _limit,
+}
+"""Lines that must stand before the first step."""
+
+
+# ---- operands
+
+
+def _process(machine: Machine, words: Words) -> Process:
+    name = words.name("process")
+    if name not in machine.processes:
+        raise words.error("no process of this name exists", name)
+    return machine.processes[name]
+
+
+def _area(process: Process, words: Words) -> Area:
+    name = words.name("area")
+    if name not in process.areas:
+        raise words.error(f"process {process.name} has no area of this name", name)
+    return process.areas[name]
+
+
+def _range(area: Area, words: Words) -> tuple[int, int]:
+    first, end = words.pages() or (0, area.nr_pages)
+    if end > area.nr_pages or area.gone.any(first, end - first):
+        raise words.error(f"pages {first}..{end - 1} are not all inside {area.name}, which has {_extent(area)}")
+    return first, end
+
+
+def _extent(area: Area) -> str:
+    parts = [f"{first}..{first + n - 1}" for first, n, gone in area.gone.runs() if not gone]
+    return f"pages {', '.join(parts)}" if parts else "no page left"
+
+
+def locate(machine: Machine, words: Words) -> tuple[Process, Leaf, int]:
+    """The process, the entry and the address of `A v page`, which must be mapped."""
+    process = _process(machine, words)
+    area = _area(process, words)
+    if not (words.left and words.left[0].isdecimal()):
+        raise words.error("a page of the area is missing")
+    first, end = _range(area, words)
+    va = area.start + first * machine.page_size
+    leaves = machine.leaves(process, va, va + 1)
+    if end != first + 1:
+        raise words.error("one page is wanted, not a range")
+    if not leaves:
+        raise words.error(f"page {first} of {area.name} is not mapped by {process.name}")
+    return process, leaves[0], va
+
+
+# ---- steps
+
+
+def _file(machine: Machine, words: Words) -> list[str]:
+    name, kind = words.name("file"), words.choice("the kind", tuple(_KINDS))
+    if name in machine.files:
+        raise words.error("this file exists already", name)
+    machine.files[name] = File(name, _KINDS[kind], _nr_pages(machine, words))
+    return []
+
+
+def _nr_pages(machine: Machine, words: Words) -> int:
+    size = words.size()
+    if not 0 < size <= MAX_AREA or size % machine.page_size:
+        raise words.error(f"the size is no multiple of {machine.page_size} bytes up to 256G", size)
+    return size // machine.page_size
+
+
+def _folio(machine: Machine, words: Words) -> list[str]:
+    name, file_name = words.name("folio"), words.name("file")
+    if file_name not in machine.files:
+        raise words.error("no file of this name exists", file_name)
+    file = machine.files[file_name]
+    first, end = words.pages() or (0, file.nr_pages)
+    order = _order(machine, words, end - first)
+    if first % (1 << order) or end > file.nr_pages:
+        text = (
+            f"pages {first}..{end - 1} are not aligned to their number inside the {file.nr_pages} pages of {file.name}"
+        )
+        raise words.error(text)
+    for start, other in file.folios.items():
+        if start < end and first < start + other.nr_pages:
+            raise words.error(f"pages {first}..{end - 1} overlap folio {machine.name_of(other)}")
+    _unused(machine, words, name)
+    file.folios[first] = machine.new_folio(name, order, file.kind)
+    return []
+
+
+def _unused(machine: Machine, words: Words, name: str) -> None:
+    if name in machine.folios:
+        raise words.error("a folio of this name exists already", name)
+
+
+def _order(machine: Machine, words: Words, nr_pages: int) -> int:
+    order = nr_pages.bit_length() - 1
+    if nr_pages != 1 << order or order > machine.levels.pud:
+        raise words.error(f"a folio has a power of two of pages, up to {1 << machine.levels.pud}", nr_pages)
+    return order
+
+
+def _mmap(machine: Machine, words: Words) -> list[str]:
+    name, area_name, what = words.name("process"), words.name("area"), words.name("anon or file")
+    at = words.option("at")
+    file = None
+    offset = 0
+    if what == "anon":
+        nr_pages = _nr_pages(machine, words)
+    elif what in machine.files:
+        file = machine.files[what]
+        offset, end = words.pages() or (0, file.nr_pages)
+        nr_pages = end - offset
+        if end > file.nr_pages:
+            raise words.error(f"pages {offset}..{end - 1} are not inside the {file.nr_pages} pages of {file.name}")
+    else:
+        raise words.error("neither anon nor a file", what)
+    process = machine.processes.get(name) or machine.process(name)
+    if area_name in process.areas:
+        raise words.error(f"process {name} has an area of this name already", area_name)
+    size = nr_pages * machine.page_size
+    start = _free_address(machine, process, size, offset) if at is None else _address(machine, process, words, at, size)
+    process.areas[area_name] = Area(area_name, start, nr_pages, PageRuns(nr_pages), file, offset)
+    return []
+
+
+def _free_address(machine: Machine, process: Process, size: int, offset: int) -> int:
+    """The first address behind all areas that is congruent to the file's offset, aligned for the largest leaf."""
+    pmd, pud = (machine.levels.size(level) * machine.page_size for level in (Level.PMD, Level.PUD))
+    align = min(max(1 << size.bit_length() - 1, pmd), pud)
+    last = max((a.start + a.nr_pages * machine.page_size for a in process.areas.values()), default=_FIRST_AREA)
+    return -(-last // align) * align + offset * machine.page_size % align
+
+
+def _address(machine: Machine, process: Process, words: Words, text: str, size: int) -> int:
+    try:
+        start = int(text.replace("_", ""), 16)
+    except ValueError:
+        raise words.error("not an address", text) from None
+    end = process.tables.tree.va_end
+    if start % machine.page_size or not machine.page_size <= start <= end - size:
+        raise words.error(f"no page-aligned address below {end:#x}", text)
+    for other in process.areas.values():
+        if start < other.start + other.nr_pages * machine.page_size and other.start < start + size:
+            raise words.error(f"the range overlaps area {other.name}")
+    return start
+
+
+def _fault(machine: Machine, words: Words) -> list[str]:
+    name, order = words.option("as"), words.option("order")
+    process = _process(machine, words)
+    area = _area(process, words)
+    first, end = _range(area, words)
+    chosen = words.maybe(_LEVELS.__contains__)
+    level = None if chosen is None else Level(_LEVELS.index(chosen))
+    _check_level(machine, words, area, (first, end), level)
+    _check_unmapped(machine, words, process, area, (first, end))
+    if area.file is not None:
+        if name or order:
+            raise words.error("the folios of a file are declared with `folio`")
+        _check_cached(machine, words, area, (first, end), level or Level.PTE)
+        return operations.fault_file(machine, process, area, first, end, level or Level.PTE)
+    size = end - first if order is None else 1 << _small(words, order)
+    folio_order = _order(machine, words, size)
+    if (area.start // machine.page_size + first) % size or (end - first) % size:
+        raise words.error(f"pages {first}..{end - 1} are not aligned to a folio of {size} pages")
+    return _fault_anon(machine, words, process, area, range(first, end, size), folio_order, level, name)
+
+
+def _small(words: Words, text: str) -> int:
+    if not text.isdecimal() or int(text) > 30:
+        raise words.error("not an order", text)
+    return int(text)
+
+
+def _fault_anon(
+    machine: Machine,
+    words: Words,
+    process: Process,
+    area: Area,
+    pages: range,
+    order: int,
+    level: Level | None,
+    name: str | None,
+) -> list[str]:
+    if name is not None:
+        _unused(machine, words, name)
+        if len(pages) > 1:
+            raise words.error("one name for several folios", name)
+    if level is not None and machine.levels.order(level) > order:
+        raise words.error(f"a {level.name} is larger than a folio of order {order}")
+    for page in pages:
+        folio = machine.new_folio(name or _next_name(machine), order, Kind.ANON)
+        operations.fault_anon(machine, process, area.start + page * machine.page_size, folio, level)
+    return []
+
+
+def _next_name(machine: Machine) -> str:
+    if "F" not in machine.folios:
+        return "F"
+    return next(f"F{nth}" for nth in range(2, len(machine.folios) + 3) if f"F{nth}" not in machine.folios)
+
+
+def _check_level(machine: Machine, words: Words, area: Area, pages: tuple[int, int], level: Level | None) -> None:
+    first, end = pages
+    if level in (None, Level.PTE):
+        if end - first > MAX_ENTRIES and (area.file is not None or level is not None):
+            raise words.error(f"at most {MAX_ENTRIES} PTEs in one step", end - first)
+        return
+    assert level is not None
+    size = machine.levels.size(level)
+    if (area.start // machine.page_size + first) % size or (end - first) % size:
+        raise words.error(f"pages {first}..{end - 1} are not whole {level.name}s of {size} pages")
+
+
+def _check_unmapped(machine: Machine, words: Words, process: Process, area: Area, pages: tuple[int, int]) -> None:
+    first, end = (area.start + page * machine.page_size for page in pages)
+    leaves = machine.leaves(process, first, end)
+    if leaves:
+        page = (max(leaves[0].va, first) - area.start) // machine.page_size
+        name = machine.name_of(leaves[0].folio)
+        raise words.error(f"page {page} of {area.name} is mapped already (folio {name})")
+
+
+def _check_cached(machine: Machine, words: Words, area: Area, pages: tuple[int, int], level: Level) -> None:
+    """Every page has a folio, and each large leaf lies in one folio, aligned as the leaf is."""
+    assert area.file is not None
+    size = machine.levels.size(level)
+    at = pages[0]
+    while at < pages[1]:
+        found = area.file.at(area.offset + at)
+        if found is None:
+            raise words.error(f"page {area.offset + at} of {area.file.name} has no folio")
+        start, folio = found
+        page = area.offset + at - start
+        if level != Level.PTE and (page % size or page + size > folio.nr_pages):
+            name = machine.name_of(folio)
+            raise words.error(f"a {level.name} at page {at} of {area.name} does not lie inside folio {name}")
+        at += max(size, folio.nr_pages - page) if level == Level.PTE else size
+
+
+def _fork(machine: Machine, words: Words) -> list[str]:
+    src, name = _process(machine, words), words.name("process")
+    if name in machine.processes:
+        raise words.error("a process of this name exists already", name)
+    return operations.fork(machine, src, name, words.flag("files"))
+
+
+def _zap(machine: Machine, words: Words) -> list[str]:
+    process = _process(machine, words)
+    area = _area(process, words)
+    first, end = (area.start + page * machine.page_size for page in _range(area, words))
+    return operations.zap(machine, process, first, end)
+
+
+def _munmap(machine: Machine, words: Words) -> list[str]:
+    process = _process(machine, words)
+    area = _area(process, words)
+    first, end = _range(area, words)
+    notes = operations.zap(
+        machine, process, area.start + first * machine.page_size, area.start + end * machine.page_size
+    )
+    area.gone.fill(first, end - first, 1)
+    if area.gone.minimum(0, area.nr_pages):
+        del process.areas[area.name]
+    return notes
+
+
+def _exit(machine: Machine, words: Words) -> list[str]:
+    return operations.exit_mm(machine, _process(machine, words))
+
+
+def _split(machine: Machine, words: Words) -> list[str]:
+    process = _process(machine, words)
+    area = _area(process, words)
+    first, end = (area.start + page * machine.page_size for page in _range(area, words))
+    leaves = [leaf for leaf in machine.leaves(process, first, end) if leaf.level != Level.PTE]
+    if not leaves:
+        raise words.error(f"{process.name} maps nothing there by a PMD or PUD")
+    return [note for leaf in leaves for note in operations.split(machine, process, leaf.va)]
+
+
+def _write(machine: Machine, words: Words) -> list[str]:
+    process, leaf, va = locate(machine, words)
+    if not leaf.folio.is_anon:
+        raise words.error(f"folio {machine.name_of(leaf.folio)} is a shared file's, which is never copied")
+    return operations.write_fault(machine, process, va)
+
+
+def _pins(machine: Machine, words: Words) -> tuple[Process, Folio, int]:
+    process, leaf, _ = locate(machine, words)
+    n = words.number("the number of pins") if words.left else 1
+    if not 0 < n < 1 << 20:
+        raise words.error("not a number of pins", n)
+    return process, leaf.folio, n
+
+
+def _pin(machine: Machine, words: Words) -> list[str]:
+    process, folio, n = _pins(machine, words)
+    machine.acct.pin(folio, process.mm, n)
+    return []
+
+
+def _unpin(machine: Machine, words: Words) -> list[str]:
+    _, folio, n = _pins(machine, words)
+    machine.acct.unpin(folio, n)
+    return []
+
+
+def _swapcache(machine: Machine, words: Words) -> list[str]:
+    name = words.name("folio")
+    folio = machine.folios.get(name)
+    if folio is None or not folio.is_anon:
+        raise words.error("no anonymous folio of this name exists", name)
+    machine.acct.set_swapcache(folio, words.choice("on or off", ("on", "off")) == "on")
+    operations.free_unused(machine, folio)
+    return []
+
+
+def _scan(machine: Machine, words: Words) -> list[str]:
+    return operations.scan(machine)
+
+
+def _deferred_split(machine: Machine, words: Words) -> list[str]:
+    model = words.choice("the model", tuple(MODELS)) if words.left else machine.acct.driver.name
+    return operations.deferred_split(machine, model)
+
+
+STEPS: dict[str, Callable[[Machine, Words], list[str]]] = {
+    "file": _file,
+    "folio": _folio,
+    "mmap": _mmap,
+    "fault": _fault,
+    "fork": _fork,
+    "zap": _zap,
+    "munmap": _munmap,
+    "exit": _exit,
+    "split": _split,
+    "write": _write,
+    "cow": _write,
+    "pin": _pin,
+    "unpin": _unpin,
+    "swapcache": _swapcache,
+    "scan": _scan,
+    "deferred-split": _deferred_split,
+}
+"""Every step; each returns the sentences that the runner prints under it."""
