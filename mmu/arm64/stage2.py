@@ -260,7 +260,8 @@ def _updated(ctx: Context, params: S2Params, request: Request, raw: int, fault: 
         return raw
     kind, choices = fault.fault if fault else FaultType.NONE, ctx.system.choices
     soft = kind in (FaultType.PERMISSION, FaultType.ALIGNMENT)
-    ptw_first = fault is not None and fault.bit.startswith("HCR_EL2.PTW") and "ptw-sets-af-first" in ctx.system.deviates
+    alone = fault is not None and fault.bit.startswith("HCR_EL2.PTW") and not fault.also
+    ptw_first = alone and "ptw-sets-af-first" in ctx.system.deviates
     new = raw
     if kind is FaultType.NONE or (soft and choices.af_update_on_fault) or ptw_first:
         new |= AF
