@@ -46,8 +46,8 @@ def scene(size: int, arch: str = "x86_64", seed: int = 1, ram: int | None = None
     directories = leaf_tables + 511 >> 9
     frames = 1 << (2 * (leaf_tables + directories + 2) - 1).bit_length()
     memory = PhysicalMemory()
-    memory.add_ram(0, frames << 12)
-    words = np.frombuffer(memory.banks[0].data, U64)
+    words = np.zeros(frames * 512, U64)  # numpy asks the host for huge pages
+    memory.add_bytes(0, memoryview(words).cast("B"))
     order = rng.permutation(frames)[: leaf_tables + directories + 2]
     root, upper, middle, last = order[0], order[1], order[2 : 2 + directories], order[2 + directories :]
     table, page = TABLE[arch], PAGE[arch]

@@ -21,6 +21,7 @@ META, REFS, MAPCOUNT, NR_MAPPED, ENTIRE, TOTAL, ID0, ID1, COUNT0, COUNT1, SHARED
 )
 TAIL, ANON, QUIET, KNOWN = U64(1 << 31), U64(1 << 8), U64(1 << 9), U64(1 << 10)  # of META; a tail holds its head
 ORDER = U64(0xFF)
+PLAIN = TAIL | ORDER | KNOWN  # equal to KNOWN for a small folio
 PAGE_EXCLUSIVE, PAGE_COUNT = np.uint32(1 << 31), np.uint32((1 << 31) - 1)  # of a large folio's page words
 PRECISE, NO_PAGE, TOTAL_PAGES = U64(1), U64(2), U64(4)  # bits of PARTIAL
 ENTIRELY_MAPPED = U64(0x800000)
@@ -82,12 +83,6 @@ def sub_slots(at: Any, n: Any, mm: Any) -> Any:
 
 
 @helper
-def small_add(at: Any) -> Any:
-    """One more mapping of a small folio, the same in every model; whether it is the first."""
-    return bump(at, MAPCOUNT, _1) == _1
-
-
-@helper
 def present_frame(e: Any, mask: Any, shift: Any, base: Any, frames: Any) -> Any:
     """The frame index of a present entry, `frames` where it is none of ours."""
     frame = ((e & mask) >> shift) - base
@@ -124,13 +119,7 @@ def fork_range(
             break
         at, head = record(records, frame), frame
         meta = peek32(at)
-        if meta & TAIL:
-            head = meta & ~TAIL
-            at = record(records, head)
-            meta = peek32(at)
-        if meta & KNOWN == _0 or peek32(at + MAPCOUNT) + (_2 << (meta & ORDER)) > limit:
-            break
-        if meta & ORDER == _0:
+        if meta & PLAIN == KNOWN and peek32(at + MAPCOUNT) + _2 <= limit:
             src[k], dst[k] = e & ~clear, e & ~clear & ~clear_child
             bump(at, MAPCOUNT, _1)
             bump(at, REFS, _1)
@@ -138,6 +127,12 @@ def fork_range(
                 poke32(at + EXCLUSIVE, _0)
             k += 1
             continue
+        if meta & TAIL:
+            head = meta & ~TAIL
+            at = record(records, head)
+            meta = peek32(at)
+        if meta & KNOWN == _0 or meta & ORDER == _0 or peek32(at + MAPCOUNT) + (_2 << (meta & ORDER)) > limit:
+            break
         n = 1
         if batched:
             most = min(int(head + (_1 << (meta & ORDER)) - frame), size - k)
@@ -167,29 +162,27 @@ def map_range(
     """
     mask, shift, base = form
     frames, k, size = U64(pages.size), 0, ptes.size
-    precise, no_page, total_pages = np.zeros(2, np.int64), np.zeros(2, np.int64), np.zeros(2, np.int64)
+    small, precise, whole_folio = np.zeros(2, np.int64), np.zeros(2, np.int64), np.zeros(2, np.int64)
     while k < size:
         frame = pfns[k] - base
         if frame >= frames or ptes[k] != _0:
             break
         at, head = record(records, frame), frame
         meta = peek32(at)
+        if meta & PLAIN == KNOWN and peek32(at + MAPCOUNT) + _2 <= limit:
+            ptes[k] = pfns[k] << shift & mask | prot
+            if bump(at, MAPCOUNT, _1) == _1:
+                small[0 if meta & ANON else 1] += 1
+            bump(at, REFS, _1)
+            k += 1
+            continue
         if meta & TAIL:
             head = meta & ~TAIL
             at = record(records, head)
             meta = peek32(at)
-        if meta & KNOWN == _0 or peek32(at + MAPCOUNT) + (_2 << (meta & ORDER)) > limit:
+        if meta & KNOWN == _0 or meta & ORDER == _0 or peek32(at + MAPCOUNT) + (_2 << (meta & ORDER)) > limit:
             break
         kind = 0 if meta & ANON else 1
-        if meta & ORDER == _0:
-            ptes[k] = pfns[k] << shift & mask | prot
-            if small_add(at):
-                precise[kind] += 1
-                no_page[kind] += 1
-                total_pages[kind] += 1
-            bump(at, REFS, _1)
-            k += 1
-            continue
         n = 1
         if batched:
             most = min(int(head + (_1 << (meta & ORDER)) - frame), size - k)
@@ -206,12 +199,11 @@ def map_range(
         bump(at, TOTAL, U64(n))
         bump(at, REFS, U64(n))
         if add_slots(at, U64(n), mm) == U64(n):
-            no_page[kind] += 1 << int(meta & ORDER)
-            total_pages[kind] += 1 << int(meta & ORDER)
+            whole_folio[kind] += 1 << int(meta & ORDER)
         k += n
-    stats[0] += precise
-    stats[1] += no_page
-    stats[2] += total_pages
+    stats[0] += small + precise
+    stats[1] += small + whole_folio  # from first to last mapping, in both models that do not look at pages
+    stats[2] += small + whole_folio
     return k
 
 
@@ -223,7 +215,7 @@ def unmap_range(ptes: Any, form: Any, records: Any, pages: Any, mm: Any, batched
     """
     mask, shift, base = form
     frames, k, size, events = U64(pages.size), 0, ptes.size, 0
-    precise, no_page, total_pages = np.zeros(2, np.int64), np.zeros(2, np.int64), np.zeros(2, np.int64)
+    small, precise, whole_folio = np.zeros(2, np.int64), np.zeros(2, np.int64), np.zeros(2, np.int64)
     while k < size:
         if ptes[k] == _0:
             k += 1
@@ -233,23 +225,21 @@ def unmap_range(ptes: Any, form: Any, records: Any, pages: Any, mm: Any, batched
             break
         at, head = record(records, frame), frame
         meta = peek32(at)
+        if meta & PLAIN == KNOWN and peek32(at + MAPCOUNT) != _0:
+            ptes[k] = _0
+            if bump(at, MAPCOUNT, _0 - _1) == _0:
+                small[0 if meta & ANON else 1] -= 1
+            bump(at, REFS, _0 - _1)
+            k += 1
+            continue
         if meta & TAIL:
             head = meta & ~TAIL
             at = record(records, head)
             meta = peek32(at)
         mapped = peek32(at + MAPCOUNT)
-        if meta & KNOWN == _0 or mapped == _0:
+        if meta & KNOWN == _0 or meta & ORDER == _0 or mapped == _0:
             break
         kind = 0 if meta & ANON else 1
-        if meta & ORDER == _0:
-            ptes[k] = _0
-            if bump(at, MAPCOUNT, _0 - _1) == _0:
-                precise[kind] -= 1
-                no_page[kind] -= 1
-                total_pages[kind] -= 1
-            bump(at, REFS, _0 - _1)
-            k += 1
-            continue
         n = 1
         if batched:
             most = min(int(head + (_1 << (meta & ORDER)) - frame), size - k)
@@ -277,8 +267,7 @@ def unmap_range(ptes: Any, form: Any, records: Any, pages: Any, mm: Any, batched
             if last and nr_mapped:
                 now |= PRECISE
         if mapcount == _0:
-            no_page[kind] -= int(whole)
-            total_pages[kind] -= int(whole)
+            whole_folio[kind] -= int(whole)
         elif mapcount < whole and peek32(at + ENTIRE) == _0:
             now |= NO_PAGE
         if total != _0 and total < whole:
@@ -291,7 +280,7 @@ def unmap_range(ptes: Any, form: Any, records: Any, pages: Any, mm: Any, batched
                     partial[events] = head << U64(3) | bit
                     events += 1
         k += n
-    stats[0] += precise
-    stats[1] += no_page
-    stats[2] += total_pages
+    stats[0] += small + precise
+    stats[1] += small + whole_folio  # from first to last mapping, in both models that do not look at pages
+    stats[2] += small + whole_folio
     return k, events

@@ -8,7 +8,7 @@ outside memory) as REDO for the full-rule kernel, so that every rule of a fault 
 - `scalar`: one loop, one walk after the other; small tables.
 - `pipelined`: the upper levels now, a prefetch of the last entry, the rest `DISTANCE` walks later; tables larger than
   the host's caches.
-- `cached`: scalar with a direct-mapped cache of last-level tables; few regions, many visits.
+- `cached`: pipelined, with a direct-mapped cache of last-level tables; few regions, many visits.
 - `ordered`: scalar with the last table remembered; ascending addresses.
 """
 
@@ -33,6 +33,7 @@ _RING = U64(DISTANCE - 1)
 _SLOTS = U64(CACHE_SLOTS - 1)
 _0, _1, _2, _3, _4 = U64(0), U64(1), U64(2), U64(3), U64(4)
 _NONE = U64(0xFFFF_FFFF_FFFF_FFFF)
+_KINDS = U64(0xFF00_0000)  # the fault kind in an info word
 
 
 class Format(NamedTuple):
@@ -59,6 +60,7 @@ class Format(NamedTuple):
     table_up_shift: Any
     fold: Any  # the table bits that count whatever the plan says
     split: Any  # 1 where the halves of the address space have roots of their own
+    inside: Any  # the address bits that the tables of either half translate, 0 where the plan tells by half
     contiguous: Any
     modifier_mask: Any  # 1 where a leaf bit (at modifier_shift) lifts another (at modified_shift): DBM
     modifier_shift: Any
@@ -104,12 +106,12 @@ class Plan(PlanFields):
 
 
 class Forms(NamedTuple):
-    """The compiled forms of one format, all `(view, plan, vas, pa, info) -> number of REDO`."""
+    """The compiled forms of one format, all `(view, plan, vas, pa, info) -> whether any info is REDO`."""
 
-    scalar: Callable[..., int]
-    pipelined: Callable[..., int]
-    cached: Callable[..., int]
-    ordered: Callable[..., int]
+    scalar: Callable[..., bool]
+    pipelined: Callable[..., bool]
+    cached: Callable[..., bool]
+    ordered: Callable[..., bool]
 
 
 # Helpers: always inlined, one exit each; `f` is a compile-time constant in every form.
@@ -133,6 +135,8 @@ def _enter(f: Any, plan: Any, va: Any) -> Any:
     root, inside, outside = plan.root, plan.inside, plan.outside
     if f.split and half:
         root, inside, outside = plan.root_up, plan.inside_up, plan.outside_up
+    if f.inside != _0:
+        inside = f.inside
     return half, (va ^ (_0 - half)) & outside, va & inside, root
 
 
@@ -161,9 +165,11 @@ def _answer(f: Any, plan: Any, va: Any, e: Any, tab: Any, depth: Any, shift: Any
     """(info, pa, update wanted) of a well-formed leaf; info 0 where the access is refused."""
     leaf = e ^ f.leaf_flip
     used = tab & (plan.fold | f.fold)
-    plain = leaf & ~((leaf >> f.modifier_shift & plan.modifier & f.modifier_mask) << f.modified_shift)
-    rights = plain >> f.low_shift & _3 | (plain >> f.up_shift & f.up_mask) << _2
-    rights |= used >> f.table_low_shift & _3 | (used >> f.table_up_shift & f.up_mask) << _2
+    plain, up = leaf, f.up_mask << _2
+    if f.modifier_mask and plan.modifier:
+        plain = leaf & ~((leaf >> f.modifier_shift & _1) << f.modified_shift)
+    rights = plain >> f.low_shift & _3 | plain >> (f.up_shift - _2) & up
+    rights |= used >> f.table_low_shift & _3 | used >> (f.table_up_shift - _2) & up
     info = _at(plan.lut, depth << _4 | rights)
     low = (_1 << shift) - _1
     if e & f.contiguous:
@@ -220,7 +226,7 @@ def forms(shape: Format) -> Forms:
 
     @kernel
     def scalar(view: Any, plan: Any, vas: Any, pas: Any, infos: Any) -> Any:
-        redo = 0
+        seen = _0
         for k in range(vas.size):
             va = vas[k]
             half, outside, v, root = _enter(f, plan, va)
@@ -235,14 +241,13 @@ def forms(shape: Format) -> Forms:
                     info, pa, update = _block(f, plan, va, ok, e, tab, shift)
                 if unlikely(update != _0):
                     _update(f, view, plan, v, root)
-                if unlikely(info == REDO):
-                    redo += 1
             pas[k], infos[k] = pa, info
-        return redo
+            seen |= info
+        return seen & _KINDS == _KINDS  # no fault kind has all bits set, nor do several together
 
     @kernel
     def pipelined(view: Any, plan: Any, vas: Any, pas: Any, infos: Any) -> Any:
-        redo, n = 0, vas.size
+        seen, n = _0, vas.size
         hosts, tabs = np.zeros(DISTANCE, np.uint64), np.zeros(DISTANCE, np.uint64)
         index = (_1 << f.stride) - _1
         for k in range(n + DISTANCE):
@@ -255,9 +260,8 @@ def forms(shape: Format) -> Forms:
                 if unlikely(update != _0):
                     half, outside, v, root = _enter(f, plan, va)
                     _update(f, view, plan, v, root)
-                if unlikely(info == REDO):
-                    redo += 1
                 pas[j], infos[j] = pa, info
+                seen |= info
             where = _0
             if k < n:
                 va = vas[k]
@@ -276,48 +280,65 @@ def forms(shape: Format) -> Forms:
                         info, pa, update = _block(f, plan, va, ok, e, tab, shift)
                         if unlikely(update != _0):
                             _update(f, view, plan, v, root)
-                    if where == _0 and info == REDO:
-                        redo += 1
                 if where == _0:
                     pas[k], infos[k] = pa, info
+                    seen |= info
             hosts[slot] = where
-        return redo
+        return seen & _KINDS == _KINDS  # no fault kind has all bits set, nor do several together
 
     @kernel
     def cached(view: Any, plan: Any, vas: Any, pas: Any, infos: Any) -> Any:
-        redo = 0
-        index = (_1 << f.stride) - _1
+        seen, n = _0, vas.size
+        hosts, tabs = np.zeros(DISTANCE, np.uint64), np.zeros(DISTANCE, np.uint64)
         keys = np.full(CACHE_SLOTS, _NONE, np.uint64)
-        tables, tabs = np.zeros(CACHE_SLOTS, np.uint64), np.zeros(CACHE_SLOTS, np.uint64)
-        for k in range(vas.size):
-            va = vas[k]
-            half, outside, v, root = _enter(f, plan, va)
-            pa, info = _0, _at(plan.range_info, half)
-            if not unlikely(outside != _0):
-                key = v >> (f.page_shift + f.stride) << _1 | half
-                slot = (key >> _1) & _SLOTS
-                ok, shift, table, e, tab = True, f.page_shift, tables[slot], _0, tabs[slot]
-                if keys[slot] != key:
-                    ok, shift, table, e, tab = _descend(f, view, plan, v, root)
-                    if shift == f.page_shift:
-                        keys[slot], tables[slot], tabs[slot] = key, table, tab
-                if shift == f.page_shift:
-                    ok, e = load(view, _0, table + ((v >> shift & index) << _3))
-                    info, pa, update = _page(f, plan, va, ok, e, tab)
-                    if unlikely(update != _0):
-                        tabs[slot] = tab & ~plan.need_table
-                else:
-                    info, pa, update = _block(f, plan, va, ok, e, tab, shift)
+        known, known_tabs = np.zeros(CACHE_SLOTS, np.uint64), np.zeros(CACHE_SLOTS, np.uint64)
+        index = (_1 << f.stride) - _1
+        for k in range(n + DISTANCE):
+            slot = U64(k) & _RING
+            where = hosts[slot]
+            if where != _0:
+                j = k - DISTANCE
+                va = vas[j]
+                info, pa, update = _page(f, plan, va, True, peek(where), tabs[slot])
                 if unlikely(update != _0):
+                    half, outside, v, root = _enter(f, plan, va)
                     _update(f, view, plan, v, root)
-                if unlikely(info == REDO):
-                    redo += 1
-            pas[k], infos[k] = pa, info
-        return redo
+                    keys[v >> (f.page_shift + f.stride) & _SLOTS] = _NONE
+                pas[j], infos[j] = pa, info
+                seen |= info
+            where = _0
+            if k < n:
+                va = vas[k]
+                half, outside, v, root = _enter(f, plan, va)
+                pa, info = _0, _at(plan.range_info, half)
+                if not unlikely(outside != _0):
+                    key = v >> (f.page_shift + f.stride) << _1 | half
+                    place = (key >> _1) & _SLOTS
+                    ok, shift, table, e, tab = True, f.page_shift, known[place], _0, known_tabs[place]
+                    if keys[place] != key:
+                        ok, shift, table, e, tab = _descend(f, view, plan, v, root)
+                        if shift == f.page_shift:
+                            keys[place], known[place], known_tabs[place] = key, table, tab
+                    if shift == f.page_shift:
+                        ok, where = locate(view, _0, table + ((v >> shift & index) << _3))
+                        if ok:
+                            prefetch_host(where)
+                            tabs[slot] = tab
+                        else:
+                            where, info = _0, REDO
+                    else:
+                        info, pa, update = _block(f, plan, va, ok, e, tab, shift)
+                        if unlikely(update != _0):
+                            _update(f, view, plan, v, root)
+                if where == _0:
+                    pas[k], infos[k] = pa, info
+                    seen |= info
+            hosts[slot] = where
+        return seen & _KINDS == _KINDS  # no fault kind has all bits set, nor do several together
 
     @kernel
     def ordered(view: Any, plan: Any, vas: Any, pas: Any, infos: Any) -> Any:
-        redo = 0
+        seen = _0
         index = (_1 << f.stride) - _1
         last, table, tab = _NONE, _0, _0
         for k in range(vas.size):
@@ -340,8 +361,8 @@ def forms(shape: Format) -> Forms:
                 if unlikely(update != _0):
                     _update(f, view, plan, v, root)
                 if unlikely(info == REDO):
-                    redo += 1
+                    seen = REDO
             pas[k], infos[k] = pa, info
-        return redo
+        return seen & _KINDS == _KINDS  # no fault kind has all bits set, nor do several together
 
     return Forms(scalar, pipelined, cached, ordered)

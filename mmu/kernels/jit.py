@@ -11,10 +11,12 @@ import functools
 import hashlib
 import os
 import sys
+from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
+import numba as _numba
 from numba import config as _config
 from numba import njit
 from numba import types as _types
@@ -29,6 +31,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 config: Any = _config
 types: Any = _types
+carray: Any = vars(_numba)["carray"]
 intrinsic: Callable[[Callable[..., Any]], Callable[..., Any]] = _intrinsic
 
 if sys.byteorder != "little":
@@ -87,3 +90,20 @@ def overload(stub: Callable[..., Any], *, inline: bool = True) -> Callable[[F], 
     """Register the compiled forms of `stub`, always inlined unless told otherwise."""
     options: Any = {"error_model": "numpy"} | ({"forceinline": True} if inline else {})
     return cast("Callable[[F], F]", _overload(stub, jit_options=options))
+
+
+def per_object(function: F) -> F:
+    """Remember results by the identity of the first argument and the values of the others; the last 64 are kept."""
+    kept: OrderedDict[Any, Any] = OrderedDict()
+
+    @functools.wraps(function)
+    def remembered(thing: Any, *rest: Any) -> Any:
+        key = (id(thing), *rest)  # the entry holds the object, so that its id stays its own
+        if key not in kept:
+            kept[key] = thing, function(thing, *rest)
+            if len(kept) > 64:
+                kept.popitem(last=False)
+        kept.move_to_end(key)
+        return kept[key][1]
+
+    return cast(F, remembered)

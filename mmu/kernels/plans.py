@@ -78,7 +78,8 @@ def _shape(regime: Regime, levels: Sequence[Level]) -> Shape:
         parts = {
             "half_bit": 63, "leaf_flip": flip | page.mask("D"), "table_flip": flip, "low_shift": page["RW"].shift,
             "up_shift": page["XD"].shift, "up_mask": 1, "table_low_shift": page["RW"].shift,
-            "table_up_shift": page["XD"].shift, "fold": ALL, "split": 0, "contiguous": 0, "modifier_mask": 0,
+            "table_up_shift": page["XD"].shift, "fold": ALL, "split": 0,
+            "inside": 0, "contiguous": 0, "modifier_mask": 0,
             "modifier_shift": 0, "modified_shift": 0,
         }  # fmt: skip
         entry = page.mask("P") | flip
@@ -88,6 +89,7 @@ def _shape(regime: Regime, levels: Sequence[Level]) -> Shape:
         "half_bit": 55, "leaf_flip": 1 << page["AP"].shift | page.mask("AF"), "table_flip": 0,
         "low_shift": page["AP"].shift, "up_shift": page["PXN"].shift, "up_mask": 3,
         "table_low_shift": table["APTable"].shift, "table_up_shift": table["PXNTable"].shift, "fold": 0, "split": 1,
+        "inside": 0,
         "contiguous": page.mask("Contiguous"), "modifier_mask": 1, "modifier_shift": page["DBM"].shift,
         "modified_shift": page["AP"].shift + 1,
     }  # fmt: skip
@@ -381,7 +383,9 @@ def plan_for(regime: Regime, access: Access, faults: Sequence[str], *, update: b
             continue
     if shape is None or learned is None:
         return None
-    return shape.format, _build(learned, halves, update)
+    widths = {half.inside for half in halves if half is not _CLOSED}
+    inside = U64(widths.pop() if len(widths) == 1 else 0)
+    return shape.format._replace(inside=inside), _build(learned, halves, update)
 
 
 def _acts_alike(a: _Bits, b: _Bits) -> bool:

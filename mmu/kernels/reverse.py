@@ -30,7 +30,7 @@ from ..memory import PhysicalMemory
 from ..regime import Regime, Tree
 from ..spaces import MAX_TABLES
 from .jit import helper, kernel
-from .spaces import Items, TreePlan, host_run, outline_of, plan_of
+from .spaces import Items, TreePlan, fetch, host_run, outline_of, plan_of
 from .views import MemoryView, load, memory_view, peek
 
 U64 = np.uint64
@@ -77,6 +77,8 @@ def histogram(view: Any, items: Any, leaf: Any, frames: Any, bucket_shift: Any, 
         if items.depth[k] != leaf.last:
             continue
         host = host_run(view, items.pa[k], items.entry[k])
+        if k + 1 < items.va.size and items.depth[k + 1] == leaf.last:
+            fetch(view, items.pa[k + 1], items.entry[k + 1])
         for i in range(items.entry[k]):
             ok, e = True, _0
             if host != _0:
@@ -103,6 +105,8 @@ def partition(
         if items.depth[k] != leaf.last:
             continue
         host = host_run(view, items.pa[k], items.entry[k])
+        if k + 1 < items.va.size and items.depth[k + 1] == leaf.last:
+            fetch(view, items.pa[k + 1], items.entry[k + 1])
         va = items.va[k]
         for i in range(items.entry[k]):
             ok, e = True, _0

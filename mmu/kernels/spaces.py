@@ -21,12 +21,13 @@ from ..spaces import MAX_TABLES, Broken, Range, SpaceLimitError, flags_mask, gra
 from ..spaces import leaves as reference_leaves
 from ..spaces import ranges as reference_ranges
 from ..walk import Level
-from .jit import helper, kernel
+from .jit import carray, helper, kernel, per_object
 from .reference import ViewMemory
-from .views import MemoryView, load, locate, memory_view, peek
+from .views import MemoryView, load, locate, memory_view, peek, prefetch_host, word_pointer
 
 U64 = np.uint64
 Words = NDArray[np.uint64]
+_LINE = U64(8)  # words in a line of the host's cache
 _0, _1, _3, _ALL = U64(0), U64(1), U64(3), U64(0xFFFF_FFFF_FFFF_FFFF)
 CANDIDATES = (1, 3, 0x81)  # plain entries: a valid bit, with the type bits of either architecture
 SAMPLES = 1 << 12
@@ -76,6 +77,7 @@ def _class_of(regime: Regime, level: Level, wanted: EntryType) -> tuple[_Class, 
     return _Class(mask, base & mask, address, high, shift), flags_mask(plain.layout)
 
 
+@per_object
 def plan_of(regime: Regime, tree: Tree) -> TreePlan:
     last = len(tree.levels) - 1
     tables, leaves, flags = [], [], []
@@ -105,6 +107,15 @@ def host_run(view: Any, pa: Any, count: Any) -> Any:
     if ok and end_ok and end - host == (count - _1) << _3:
         result = host
     return result
+
+
+@helper
+def fetch(view: Any, pa: Any, count: Any) -> None:
+    """Ask the host's cache for the table that comes next, where it lies in one piece."""
+    host = host_run(view, pa, count)
+    if host != _0:
+        for i in range(_0, count, _LINE):
+            prefetch_host(host + (i << _3))
 
 
 class Items(NamedTuple):
@@ -211,29 +222,38 @@ def emit(
     view: Any, items: Any, last: Any, shift: Any, mask: Any, value: Any, out_va: Any, out_entry: Any, counts: Any
 ) -> Any:
     """Write every leaf's va and entry, and how many each item has; (leaves, entries to look at again)."""
-    n, odd = 0, 0
+    n, odd = _0, 0
     for k in range(items.va.size):
         before = n
+        va, size = items.va[k], items.entry[k]
         if items.depth[k] != last:
-            out_va[n], out_entry[n] = items.va[k], items.entry[k]
-            n += 1
-        else:
-            va, size = items.va[k], items.entry[k]
-            host = host_run(view, items.pa[k], size)
-            if host != _0:
+            out_va[n], out_entry[n] = va, size
+            counts[k] = 1
+            n += _1
+            continue
+        host = host_run(view, items.pa[k], size)
+        if k + 1 < items.va.size and items.depth[k + 1] == last:
+            fetch(view, items.pa[k + 1], items.entry[k + 1])
+        wrong = _1
+        if host != _0:
+            words = carray(word_pointer(host), size)
+            wrong = _0
+            for i in range(size):  # present, but no leaf: a pass that vectorizes and brings the table in
+                wrong |= (words[i] & mask ^ value) & (_0 - (words[i] & _1))
+            if wrong == _0:
+                now, page = va, _1 << shift
                 for i in range(size):
-                    e = peek(host + (U64(i) << _3))
-                    leaf = e & mask == value
-                    out_va[n], out_entry[n] = va + (U64(i) << shift), e
-                    n += leaf
-                    odd += (e & _1 != _0) & (not leaf)
-            else:
-                for i in range(size):
-                    ok, e = load(view, _0, items.pa[k] + (U64(i) << _3))
-                    out_va[n], out_entry[n] = va + (U64(i) << shift), e
-                    leaf = ok & (e & mask == value)
-                    n += leaf
-                    odd += (not ok) | ((e & _1 != _0) & (not leaf))
+                    e = words[i]
+                    out_va[n], out_entry[n] = now, e
+                    n += e & _1
+                    now += page
+        if wrong != _0:
+            for i in range(size):
+                ok, e = load(view, _0, items.pa[k] + (U64(i) << _3))
+                out_va[n], out_entry[n] = va + (U64(i) << shift), e
+                leaf = ok & (e & mask == value)
+                n += U64(leaf)
+                odd += (not ok) | ((e & _1 != _0) & (not leaf))
         counts[k] = n - before
     return n, odd
 
@@ -265,61 +285,47 @@ def merge(view: Any, items: Any, arrays: Any, flags: Any, out: Any) -> Any:
     `out` holds va, size, pa, flags and item by row of columns.
     """
     shifts, _e, _tm, _tv, _ta, _th, _ts, l_mask, l_value, l_address, l_high, l_high_shift = arrays
-    last = shifts.size - 1
-    mask, value, shift, keep = l_mask[last], l_value[last], shifts[last], flags[last]
-    address, high, high_shift = l_address[last], l_high[last], l_high_shift[last]
-    page = _1 << shift
+    last = U64(shifts.size - 1)
     n, odd = 0, 0
-    start, size, first, now, level, item = _0, _0, _0, _0, _ALL, _0
-    both, any_ = _0, _0
+    start, size, first, now, item = _0, _0, _0, _0, _0
+    both, any_, level = _0, _0, _ALL
     for k in range(items.va.size):
         depth = items.depth[k]
         if items.both[k] != both or items.any[k] != any_ or depth != level:
             if size != _0:
-                out[0, n], out[1, n], out[2, n] = start, size, first
-                out[3, n], out[4, n] = now, item
+                out[0, n], out[1, n], out[2, n], out[3, n], out[4, n] = start, size, first, now, item
                 n += 1
             size = _0
             both, any_, level = items.both[k], items.any[k], depth
-        table = depth == U64(last)
-        count, host, block = _1, _0, items.entry[k]
-        if table:
+        mask, value, keep, page = l_mask[depth], l_value[depth], flags[depth], _1 << shifts[depth]
+        address, high, high_shift = l_address[depth], l_high[depth], l_high_shift[depth]
+        count, host, at = _1, _0, items.pa[k]
+        if depth == last:
             count = items.entry[k]
-            host = host_run(view, items.pa[k], count)
-            block = _0
-        else:
-            d = int(depth)
-            mask, value, shift, keep = l_mask[d], l_value[d], shifts[d], flags[d]
-            address, high, high_shift = l_address[d], l_high[d], l_high_shift[d]
-            page = _1 << shift
+        host = host_run(view, at, count)
+        if k + 1 < items.va.size and items.depth[k + 1] == last:
+            fetch(view, items.pa[k + 1], items.entry[k + 1])
         va = items.va[k]
         for i in range(count):
-            ok, e = True, block
-            if table:
-                if host != _0:
-                    e = peek(host + (U64(i) << _3))
-                else:
-                    ok, e = load(view, _0, items.pa[k] + (U64(i) << _3))
+            ok, e = host != _0, _0
+            if ok:
+                e = peek(host + (U64(i) << _3))
+            else:
+                ok, e = load(view, _0, at + (U64(i) << _3))
             if ok and e & mask == value:
                 pa, found = _address(e, address, high, high_shift), e & keep
                 if size != _0 and va == start + size and pa == first + size and found == now:
                     size += page
                 else:
                     if size != _0:
-                        out[0, n], out[1, n], out[2, n] = start, size, first
-                        out[3, n], out[4, n] = now, item
+                        out[0, n], out[1, n], out[2, n], out[3, n], out[4, n] = start, size, first, now, item
                         n += 1
                     start, size, first, now, item = va, page, pa, found, U64(k)
             elif not ok or e & _1:
                 odd += 1
             va += page
-        if not table:
-            mask, value, shift, keep = l_mask[last], l_value[last], shifts[last], flags[last]
-            address, high, high_shift = l_address[last], l_high[last], l_high_shift[last]
-            page = _1 << shift
     if size != _0:
-        out[0, n], out[1, n], out[2, n] = start, size, first
-        out[3, n], out[4, n] = now, item
+        out[0, n], out[1, n], out[2, n], out[3, n], out[4, n] = start, size, first, now, item
         n += 1
     return n, odd
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import importlib
 import itertools
-from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
@@ -21,6 +20,7 @@ from ..walk import Access
 from . import reference
 from .batch import Batch
 from .fast import CACHE_SLOTS, REDO, Format, Plan, forms
+from .jit import per_object
 from .plans import plan_for
 from .views import MemoryView, View, WordsView, memory_view
 
@@ -94,19 +94,9 @@ def choose(vas: NDArray[np.uint64]) -> str:
     return "cached" if len(np.unique(regions)) <= CACHE_SLOTS else "pipelined"
 
 
-_PLANS: OrderedDict[tuple[int, Access, bool], tuple[Regime, tuple[Format, Plan] | None]] = OrderedDict()
-_MOST_PLANS = 64
-
-
+@per_object
 def _plan(regime: Regime, access: Access, faults: tuple[str, ...], update: bool) -> tuple[Format, Plan] | None:
-    """The plan of this very regime object, learned once; the last used ones are kept."""
-    key = (id(regime), access, update)  # the entry holds the regime, so that its id stays its own
-    if key not in _PLANS:
-        _PLANS[key] = regime, plan_for(regime, access, faults, update=update)
-        if len(_PLANS) > _MOST_PLANS:
-            _PLANS.popitem(last=False)
-    _PLANS.move_to_end(key)
-    return _PLANS[key][1]
+    return plan_for(regime, access, faults, update=update)
 
 
 class _Rules(NamedTuple):
@@ -139,15 +129,15 @@ def _run(
     info: NDArray[np.uint64],
     threads: int,
     update: bool,
-) -> int:
-    """Run a form, in shares where threads may help; the number of addresses it left to the full rules."""
+) -> bool:
+    """Run a form, in shares where threads may help; whether it left addresses to the full rules."""
     shape, plan = fast
     kernel = getattr(forms(shape), form)
     shares = min(threads, max(1, len(vas) // LEAST_SHARE))
     if shares == 1 or (update and not view.aligned):
-        return int(kernel(view, plan, vas, pa, info))
+        return bool(kernel(view, plan, vas, pa, info))
     edges = [len(vas) * i // shares for i in range(shares + 1)]
     with ThreadPoolExecutor(shares) as pool:
         parts = itertools.pairwise(edges)
         left = pool.map(lambda part: kernel(view, plan, *(x[slice(*part)] for x in (vas, pa, info))), parts)
-        return sum(int(n) for n in left)
+        return any(list(left))

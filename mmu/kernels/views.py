@@ -68,6 +68,9 @@ class ChunkFields(NamedTuple):
     starts: U64
     ends: U64
     deltas: U64
+    main_start: U64  # the largest bank, asked first
+    main_limit: U64
+    main_delta: U64
     aligned: U64  # 1 where every bank's physical and host addresses agree modulo 8
 
 
@@ -167,7 +170,11 @@ def chunk_view(memory: PhysicalMemory) -> ChunkView:
     shift, first, directory = _directory(banks, deltas)
     at, *bounds = (U64(host_address(table)) for table in (directory, starts, ends, deltas))
     aligned = U64(not np.any(deltas & _7))
-    view = ChunkView(at, U64(len(directory)), U64(shift), U64(first), bounds[0], bounds[1], bounds[2], aligned)
+    main = int(np.argmax(ends - starts)) if banks else 0
+    largest = (starts[main], ends[main] - starts[main], deltas[main]) if banks else (_0, _0, _0)
+    limit = U64(max(0, int(largest[1]) - 7))
+    head = at, U64(len(directory)), U64(shift), U64(first)
+    view = ChunkView(*head, bounds[0], bounds[1], bounds[2], largest[0], limit, largest[2], aligned)
     view.keep = [directory, starts, ends, deltas, *buffers]
     return view
 
@@ -239,6 +246,16 @@ def poke(typingctx: Any, address: Any, value: Any) -> Any:
         return context.get_dummy_value()
 
     return types.void(types.uint64, types.uint64), codegen
+
+
+@intrinsic
+def word_pointer(typingctx: Any, address: Any) -> Any:
+    """A host address as a pointer to words, for numba.carray."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.inttoptr(args[0], context.get_value_type(signature.return_type))
+
+    return types.CPointer(types.uint64)(types.uint64), codegen
 
 
 @intrinsic
@@ -360,14 +377,9 @@ def _locate(view: Any, i: Any, pa: Any) -> Any:
     if _is(view, ChunkView):
 
         def chunk(view: Any, i: Any, pa: Any) -> Any:
-            number = (pa >> view.shift) - view.first
-            ok, host = False, _0
-            if number < view.chunks:
-                entry = peek(view.directory + (number << _3))
-                host = pa + entry
-                ok = host < _HOST_LIMIT
-                if unlikely(not ok):
-                    ok, host = _search(view, entry, pa)
+            ok, host = pa - view.main_start < view.main_limit, pa + view.main_delta
+            if unlikely(not ok):
+                ok, host = _elsewhere(view, pa)
             return ok, host
 
         return chunk
@@ -377,6 +389,27 @@ def _locate(view: Any, i: Any, pa: Any) -> Any:
 def _listed(view: WordsView, i: Any, pa: Any) -> Any:
     """The host address of case i's word at `pa`, 0 where it is not listed."""
     raise NotImplementedError("only compiled code can search a view")
+
+
+def _elsewhere(view: ChunkView, pa: Any) -> Any:
+    """(ok, host address) of a word outside the largest bank, by the directory."""
+    raise NotImplementedError("only compiled code can search a view")
+
+
+@overload(_elsewhere)
+def _by_directory(view: Any, pa: Any) -> Any:
+    def find(view: Any, pa: Any) -> Any:
+        number = (pa >> view.shift) - view.first
+        ok, host = False, _0
+        if number < view.chunks:
+            entry = peek(view.directory + (number << _3))
+            host = pa + entry
+            ok = host < _HOST_LIMIT
+            if unlikely(not ok):
+                ok, host = _search(view, entry, pa)
+        return ok, host
+
+    return find
 
 
 def _search(view: ChunkView, entry: Any, pa: Any) -> Any:

@@ -9,7 +9,7 @@ import pytest
 
 from ptwalk.arch.errors import InputError
 from ptwalk.mmu.kernels import FORMS, chunk_view, flat_view, translate_many
-from ptwalk.mmu.kernels.fast import forms
+from ptwalk.mmu.kernels.fast import REDO, forms
 from ptwalk.mmu.kernels.plans import plan_for
 from ptwalk.mmu.kernels.reference import info_of, walk_one
 from ptwalk.mmu.kernels.translate import choose
@@ -65,7 +65,8 @@ def test_the_fast_forms_decide_most_addresses_themselves(mode):
     assert fast is not None
     vas = addresses(regime, 7, 2000)
     pa, info = np.zeros(2000, np.uint64), np.zeros(2000, np.uint64)
-    assert forms(fast[0]).scalar(flat_view(memory), fast[1], vas, pa, info) < 1400
+    assert forms(fast[0]).scalar(flat_view(memory), fast[1], vas, pa, info) == np.any(info == REDO)
+    assert np.count_nonzero(info == REDO) < 1400
 
 
 def test_threads_give_the_same_answer_and_lose_no_update():
