@@ -12,6 +12,7 @@ from pathlib import Path
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 CAPTURES = sorted((EXAMPLES / "captures").glob("*.tar.xz"))
+LIVE = sorted((Path(__file__).parents[1] / "data" / "loaders").glob("live-*.tar.xz"))  # `ptwalk capture` in guests
 SMALL = EXAMPLES / "captures" / "x86_64-deb6.1-nopti-swap.tar.xz"
 
 

@@ -7,7 +7,7 @@ import struct
 from pathlib import Path
 
 import pytest
-from capture_files import CAPTURES, SMALL, files_of, only, write_directory
+from capture_files import CAPTURES, LIVE, SMALL, files_of, only, write_directory
 from capture_writer import Described
 
 from ptwalk.arch.errors import InputError
@@ -41,6 +41,20 @@ def test_nothing_disagrees(path: Path) -> None:
     assert report.tlb.total() == sum(len(data.split(b"\n")) - 1 for data in listings)
     assert set(report.by_rule) <= RULES.keys()
     assert set(report.soft_dirty) <= {"told by the entry", *SOFT_DIRTY_RULES}
+
+
+@pytest.mark.parametrize("path", LIVE, ids=lambda p: p.name)
+def test_captures_made_by_ptwalk_on_running_kernels(path: Path) -> None:
+    """Debian's 6.1 under QEMU 7.2: five levels, page-table isolation, and both."""
+    report = verify(path)
+    assert report.disagreements == [], report.text()
+    files = files_of(path)
+    words = [w for name, data in files.items() if name.endswith("map.bin") for (w,) in struct.iter_unpack("<Q", data)]
+    assert report.present == sum(word >> 63 for word in words) > 5000
+    meta = json.loads(files["meta.json"])
+    assert meta["levels"] == (5 if "5level" in path.name else 4)
+    halves = report.walker["entries alike in both halves (page-table isolation)"]
+    assert (halves > 4000) == ("pti" in path.name)
 
 
 @pytest.mark.parametrize(

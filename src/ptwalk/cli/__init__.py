@@ -26,6 +26,7 @@ _COMMANDS = {
     "maps": ("maps:maps", "List a whole address space, equal neighbours merged."),
     "decode": ("decode:decode", "Show every field of an entry or register value as a bit diagram."),
     "verify": ("verify:verify", "Compare everything in a capture with what its kernel said."),
+    "capture": ("capture:capture", "Capture page tables and /proc of running processes of this system."),
     "ptov": ("ptov:ptov", "Every virtual address that leads to a physical one."),
     "diff": ("lint:diff", "What two address spaces, checkpoints or captures map differently."),
     "lint": ("lint:lint", "Suspicious mappings: W+X, dead entries, broken contiguous sets, memory-type aliases."),
