@@ -34,6 +34,7 @@ KINDS = (
     (_WRITE, False, True, True),  # WRUSS
     (_READ, False, True, False),  # INCSSP
 )
+LOCKED = 3
 VECTORS = {"#SS": 12, "#GP": 13, "#PF": 14, "#VMEXIT(NPF)": 254}
 SUCCESS = 255
 CAUSES = {
@@ -88,13 +89,15 @@ class CaseFile(VectorArrays):
 
     def access(self, i: int) -> X86Access:
         """The access of case `i`."""
-        kind, implicit, shadow_stack, user = KINDS[int(self.arrays["acc_kind"][i])]
-        return X86Access(kind, user or int(self.arrays["cpl"][i]) == 3, implicit, shadow_stack)
+        number = int(self.arrays["acc_kind"][i])
+        kind, implicit, shadow_stack, user = KINDS[number]
+        user = user or int(self.arrays["cpl"][i]) == 3
+        return X86Access(kind, user, implicit, shadow_stack, rmw=number == LOCKED)
 
-    def regime(self, i: int) -> X86Regime | NestedRegime:
+    def regime(self, i: int, profile: str = "architecture") -> X86Regime | NestedRegime:
         """The regime of case `i`; RegisterError where its registers cannot be used."""
         values = dict(zip(REGS, self.arrays["regs"][i].tolist(), strict=True))
-        features: dict[str, int | str] = {"maxphyaddr": int(self.arrays["maxphyaddr"][i])}
+        features: dict[str, int | str] = {"maxphyaddr": int(self.arrays["maxphyaddr"][i]), "profile": profile}
         guest = X86Regime.from_registers({name: values[name] for name in REGS[:7]}, features)
         if not self.arrays["np_enable"][i]:
             return guest
@@ -106,9 +109,9 @@ class CaseFile(VectorArrays):
         }
         return NestedRegime(guest, X86Regime.from_registers(host, features))
 
-    def case(self, i: int) -> Case:
+    def case(self, i: int, profile: str = "architecture") -> Case:
         """Case `i`, ready to run."""
-        return Case(self.regime(i), self.words("mem", i), int(self.arrays["va"][i]), self.access(i))
+        return Case(self.regime(i, profile), self.words("mem", i), int(self.arrays["va"][i]), self.access(i))
 
 
 def result_columns(end: Outcome) -> dict[str, int]:

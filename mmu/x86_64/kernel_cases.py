@@ -29,10 +29,10 @@ class KernelRun:
         return dict(zip(sorted(order[a:b].tolist()), self.after[a:b].tolist(), strict=True))
 
 
-def run(file: CaseFile) -> KernelRun:
+def run(file: CaseFile, profile: str = "architecture") -> KernelRun:
     """All cases of a file; RegisterError where a case's registers cannot be used."""
     n = len(file)
-    table = np.array([rows.pack(file.regime(i), file.access(i)) for i in range(n)], np.uint64)
+    table = np.array([rows.pack(file.regime(i, profile), file.access(i)) for i in range(n)], np.uint64)
     view = words_view(file.arrays["mem_off"], file.arrays["mem_pa"], file.arrays["mem_val"].astype(np.uint64))
     out = np.zeros((n, len(kernels.SLOTS)), np.uint64)
     vas = file.arrays["va"].astype(np.uint64)
