@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from copy import copy
 from functools import cache
 from pathlib import Path
 
 from ptwalk.loaders.capture import Capture
+from ptwalk.loaders.checked import Node
 from ptwalk.rmap_verify.adopted import Adopted, Kernel
 
 CAPTURES = Path(__file__).parents[2] / "examples" / "captures"
@@ -37,6 +39,7 @@ class Changed:
     """An archive with other bytes in some files (loaders.archive.Archive)."""
 
     def __init__(self, name: str) -> None:
+        self.name = name
         self._archive = opened(name).archive
         self.path = self._archive.path
         self._bytes: dict[str, bytearray] = {}
@@ -68,6 +71,7 @@ class Changed:
 
     def capture(self) -> Capture:
         """A capture that reads through this archive."""
-        capture = Capture(self.path)
+        capture = copy(opened(self.name))
         capture.archive = self
+        capture.meta = Node.parse(bytes(self.read("meta.json")), "meta.json")
         return capture
