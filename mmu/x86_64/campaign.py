@@ -25,11 +25,15 @@ from ..memory import PhysicalMemory
 from ..walk import AccessKind
 from .access import X86Access
 from .kernels import FAULTS, translate
+from .npt import NestedRegime
 from .regime import X86Regime
 
-MODES = ("32-bit", "PAE", "4-level", "5-level")
+SINGLE = ("32-bit", "PAE", "4-level", "5-level")
+NESTED = "nested "
+MODES = (*SINGLE, *(NESTED + mode for mode in SINGLE))
 ROUND = 500
 TABLES = tuple(0x1000 * n for n in range(1, 9))
+HOST_TABLES = tuple(0x1000 * n for n in range(9, 14))
 BITS = {"32-bit": 32, "PAE": 32, "4-level": 48, "5-level": 57}
 _PDPTE_BITS = PAE_PDPTE.mask("P", "PWT", "PCD") | (1 << 36) - 0x1000
 _PS, _XD_SHIFT, _PK_SHIFT = PDE_2M["PS"].mask, PDE_2M["XD"].shift, PDE_2M["PK"].shift
@@ -100,6 +104,28 @@ def image(rng: random.Random, size: int, *, pae: bool) -> bytes:
     return bytes(content)
 
 
+def host_image(rng: random.Random) -> bytes:
+    """Host tables for nested paging: mostly a path to the guest's tables, each level a frame of its own."""
+    wild, content = rng.choice([0.0, 0.002, 0.02]), bytearray()
+    for level in range(5, 0, -1):
+        for index in range(512):
+            known = HOST_TABLES[6 - level] if level > 1 else TABLES[(index - 1) % len(TABLES)]
+            flags = _COMMON if rng.random() > wild else rng.getrandbits(12)
+            large = _PS if level == 2 and rng.random() < 0.05 else 0
+            value = known & ~0x1FFFFF | _COMMON | large if large else known | flags
+            content += (entry(rng, 64, pae=False) if rng.random() < wild else value).to_bytes(8, "little")
+    return bytes(content)
+
+
+def nested(rng: random.Random, guest: X86Regime) -> tuple[NestedRegime, bytes]:
+    """A guest over a host with random switches, and the host's tables."""
+    depth = rng.choice([4, 5])
+    values = registers(rng, f"{depth}-level")
+    values["CR3"] = HOST_TABLES[5 - depth]
+    host = X86Regime.from_registers(values, {"maxphyaddr": guest.maxphyaddr, "gbpages": rng.getrandbits(1)})
+    return NestedRegime(guest, host), host_image(rng)
+
+
 def access(rng: random.Random) -> X86Access:
     """A random access."""
     kind = rng.choice(list(AccessKind))
@@ -122,14 +148,19 @@ def play(mode: str, seed: int, result: Result, count: int = ROUND) -> None:
     """One round: `count` walks by both walkers over copies of one memory."""
     rng = random.Random(f"{mode}{seed}")
     features: dict[str, int | str] = {"maxphyaddr": rng.choice([36, 40, 52]), "gbpages": rng.getrandbits(1)}
-    regime = X86Regime.from_registers(registers(rng, mode), features)
-    content = image(rng, regime.mode.entry_size, pae=mode == "PAE")
+    paging = mode.removeprefix(NESTED)
+    guest = X86Regime.from_registers(registers(rng, paging), features)
+    content = image(rng, guest.mode.entry_size, pae=paging == "PAE")
+    regime: X86Regime | NestedRegime = guest
+    if mode.startswith(NESTED):
+        regime, host_tables = nested(rng, guest)
+        content += host_tables
     asked, update = access(rng), bool(rng.getrandbits(1))
-    vas = addresses(rng, mode, count)
+    vas = addresses(rng, paging, count)
     theirs, ours = _memory(content), _memory(content)
     pa, info = np.empty(count, np.uint64), np.empty(count, np.uint64)
     translate(memory_view(ours), regime, np.array(vas, np.uint64), asked, update, pa, info)
-    where = f"--mode {mode} --seed {seed}"
+    where = f"--mode '{mode}' --seed {seed}"
     for k, va in enumerate(vas):
         name, want_pa, want = _expected(theirs, regime, va, asked, update)
         result.outcomes[name] += 1
@@ -146,14 +177,17 @@ def _memory(content: bytes) -> PhysicalMemory:
     return ram
 
 
-def _expected(ram: PhysicalMemory, regime: X86Regime, va: int, asked: X86Access, update: bool) -> tuple[str, int, int]:
+def _expected(
+    ram: PhysicalMemory, regime: X86Regime | NestedRegime, va: int, asked: X86Access, update: bool
+) -> tuple[str, int, int]:
     from ..kernels.reference import BUS_ERROR, info_of, walk_one
 
     end = walk_one(ram, regime, va, asked, update=update)
     if end is None:
         return BUS_ERROR, 0, NO_LEVEL << 16 | FAULTS.index(BUS_ERROR) << 24
     name = getattr(end, "name", "translated")
-    return name, getattr(end, "pa", 0), pack_info(end, FAULTS) if name == "translated" else info_of(end, FAULTS)
+    info = pack_info(end, FAULTS) if name == "translated" else info_of(end, FAULTS)
+    return name, getattr(end, "pa", 0), info & (1 << 64) - 1  # a batch keeps the low 32 bits of EXITINFO1
 
 
 def run(mode: str, cases: int, seed: int) -> Result:
