@@ -31,6 +31,7 @@ def _step(run: Run, step: StepShown, models: Sequence[str]) -> dict[str, object]
         "line": step.line.number,
         "step": step.line.text,
         "notes": step.notes,
+        "miscounted": snapshot.miscounted,
         "refusals": [
             {"model": model, "folio": folio, "because": why}
             for (model, folio), why in step.refusals.items()

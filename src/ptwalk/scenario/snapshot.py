@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -43,12 +44,18 @@ class Snapshot:
     processes: dict[str, dict[str, Column]]
     system: dict[str, Column]
     contiguous: dict[str, int]
+    miscounted: list[str] = field(default_factory=list)
 
 
 def take(machine: Machine) -> Snapshot:
-    """Look at the machine, after a recount; RecountError where counters and page tables disagree."""
+    """Look at the machine, after a recount; RecountError where counters and page tables disagree.
+
+    Literal runs keep slips that miscount: there the recount's findings are told, not raised.
+    """
     leaves = {name: _leaves(machine, process) for name, process in machine.processes.items()}
-    check(machine, leaves)
+    wrong = recount_problems(machine, leaves)
+    if wrong and not machine.settings.literal:
+        raise RecountError("; ".join(wrong))
     folios = {
         name: _folio(machine, folio, leaves) for name, folio in machine.folios.items() if _interesting(machine, folio)
     }
@@ -66,7 +73,7 @@ def take(machine: Machine) -> Snapshot:
         for model in machine.acct.models.values()
         if not any(model.of(folio).refused for folio in mapped)
     }
-    return Snapshot(folios, shown, system, _contiguous(machine))
+    return Snapshot(folios, shown, system, _contiguous(machine), wrong)
 
 
 def _leaves(machine: Machine, process: Process) -> list[Leaf]:
@@ -89,14 +96,14 @@ def _interesting(machine: Machine, folio: Folio) -> bool:
     return folio.is_large or "+" not in machine.name_of(folio)
 
 
-def check(machine: Machine, leaves: dict[str, list[Leaf]]) -> None:
-    """Recount every folio from the page tables alone; RecountError with each figure that disagrees."""
+def recount_problems(machine: Machine, leaves: dict[str, list[Leaf]]) -> list[str]:
+    """Recount every folio from the page tables alone: a sentence for each figure that disagrees."""
     mappings: dict[Folio, list[Mapping]] = {folio: [] for folio in machine.folios.values()}
     for name, found in leaves.items():
         mm_id = machine.processes[name].mm.id
         for leaf in found:
             mappings[leaf.folio].append((mm_id, leaf.level, leaf.page, 1))
-    wrong = [] if machine.settings.literal else statistics_problems(machine.acct, [*mappings, *machine.freed])
+    wrong = statistics_problems(machine.acct, [*mappings, *machine.freed])
     for folio, listed in mappings.items():
         truth = recount(folio.nr_pages, listed, machine.levels)
         for model in machine.acct.models.values():
@@ -104,9 +111,7 @@ def check(machine: Machine, leaves: dict[str, list[Leaf]]) -> None:
         expected = machine.acct.driver.expected_ref_count(folio)
         if folio.refs != expected:
             wrong.append(f"{folio!r} has {folio.refs} references, its mappings and cache explain {expected}")
-    wrong += machine.acct.warnings
-    if wrong:
-        raise RecountError("; ".join(wrong))
+    return wrong + machine.acct.warnings
 
 
 # ---- folios
@@ -130,16 +135,23 @@ def _folio(machine: Machine, folio: Folio, leaves: dict[str, list[Leaf]]) -> Fol
 
 
 def _joined(leaves: list[Leaf]) -> Iterator[tuple[Level, int, int]]:
-    now: tuple[Level, int, int] | None = None
+    """Neighbours of one level as one part; what a process maps again (another area) makes parts of its own."""
+    rounds: list[list[Leaf]] = []
+    times: Counter[tuple[Level, int]] = Counter()
     for leaf in sorted(leaves, key=lambda leaf: (leaf.page, leaf.level)):
-        if now is not None and now[0] == leaf.level and now[1] + now[2] == leaf.page:
-            now = (now[0], now[1], now[2] + leaf.nr_pages)
-            continue
-        if now is not None:
-            yield now
-        now = (leaf.level, leaf.page, leaf.nr_pages)
-    if now is not None:
-        yield now
+        nth = times[leaf.level, leaf.page]
+        times[leaf.level, leaf.page] += 1
+        if nth == len(rounds):
+            rounds.append([])
+        rounds[nth].append(leaf)
+    for one in rounds:
+        parts: list[tuple[Level, int, int]] = []
+        for leaf in one:
+            if parts and parts[-1][0] == leaf.level and parts[-1][1] + parts[-1][2] == leaf.page:
+                parts[-1] = (leaf.level, parts[-1][1], parts[-1][2] + leaf.nr_pages)
+            else:
+                parts.append((leaf.level, leaf.page, leaf.nr_pages))
+        yield from parts
 
 
 def _counters(model: Model, folio: Folio, ids: dict[int, str]) -> Column:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from ..rmap.levels import ORDERS_BY_PAGE_SIZE, Level
-from .changes import explain
+from ..rmap.stats import MEMINFO
+from .changes import Difference, explain
 from .machine import ARCHES
 from .picture import picture
 from .runner import Probe, Run, StepShown
@@ -26,9 +27,7 @@ PROCESS_ROWS = (
 """What is printed of a process; kB, but mapmax is a count and MMAP_EXCLUSIVE pages. --json has every field."""
 ALWAYS = ("Rss", "Pss", "Shared", "Private", "mapmax", "MMAP_EXCLUSIVE", "AnonPages", "Mapped", "AnonHugePages")
 _UNITS = {"mapmax": "", "MMAP_EXCLUSIVE": "pages"}
-_SYSTEM_UNITS = dict[str, str].fromkeys(
-    ("AnonPages", "Mapped", "AnonHugePages", "ShmemPmdMapped", "FilePmdMapped"), "kB"
-)
+_SYSTEM_UNITS: dict[str, str] = dict.fromkeys(MEMINFO, "kB")
 _WIDTH, _COLUMN = 28, 20
 
 
@@ -42,6 +41,7 @@ def text(run: Run, models: Sequence[str]) -> str:
     for step in run.steps:
         lines += ["", f"line {step.line.number}: {step.line.text}"]
         lines += [f"  {note}" for note in step.notes]
+        lines += [f"  miscounted: {sentence}" for sentence in step.snapshot.miscounted]
         lines += [
             f"  {model} leaves {folio}: {why}" for (model, folio), why in step.refusals.items() if model in models
         ]
@@ -132,17 +132,20 @@ def _cell(value: Value | None, counted: bool) -> str:
 
 
 def diff_text(run: Run, models: Sequence[str]) -> str:
-    """Just what differs after each step, each with the change of the series that explains it."""
+    """What differs after each step that changed it, each difference with the change of the series that explains it."""
     lines = [f"{run.name}: what differs between {', '.join(models)}"]
     told: set[str] = set()
     unexplained = 0
+    before: list[Difference] = []
     for step in run.steps:
         found = explain(step.snapshot, models, run.settings.literal)
         refusals = [(model, folio, why) for (model, folio), why in step.refusals.items() if model in models]
-        if not found and not refusals:
+        unchanged, before = found == before, found
+        if unchanged and not refusals:
             continue
         lines += ["", f"line {step.line.number}: {step.line.text}"]
         lines += [f"  {model} leaves {folio}: {why}" for model, folio, why in refusals]
+        lines += [] if found else ["  nothing differs"]
         for one in found:
             lines.append(f"  {one.where:<18} {one.figure:<26} {one.values_text()}  {one.label}")
             unexplained += one.because is None
