@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import struct
 from pathlib import Path
 
@@ -149,6 +150,14 @@ def test_a_frame_that_lies(tmp_path: Path) -> None:
     lines[100] = lines[100].replace(b"-", b"W", 1)
     report = verify(write_directory(files | {"info_tlb_cpu0.txt": b"\n".join(lines)}, tmp_path / "tlb"))
     assert [d.space for d in report.disagreements] == ["CPU 0"]
+
+    samples = json.loads(files["cp5/regs.json"])
+    swapped = re.sub(r"CR3=([0-9a-f]+)(.*?)CR3=([0-9a-f]+)", r"CR3=\3\2CR3=\1", samples[-1], flags=re.DOTALL)
+    assert swapped != samples[-1]
+    data = json.dumps([*samples[:-1], swapped]).encode()
+    report = verify(write_directory(files | {"cp5/regs.json": data}, tmp_path / "switched"))
+    assert report.ok, report.text()
+    assert sum("the sample before it had" in note for note in report.notes) == 2
 
     roots = json.loads(files["cp5/roots.json"])
     roots["B"]["seen_in_user_mode_cp5"] = ["0x1000"]

@@ -36,10 +36,35 @@ def compare_tlb(capture: Capture, counts: Counter[str], notes: list[str]) -> Ite
         if cpu >= len(roots):
             notes.append(f"{match[0]}: no register sample of this CPU, so its root is unknown")
             continue
+        found = _compare_roots(machine, cpu, roots[cpu], said, notes)
+        if found is not None:
+            counts.update(found[0])
+            yield from found[1]
+
+
+def _compare_roots(
+    machine: Machine, cpu: int, sampled: int, said: dict[int, str], notes: list[str]
+) -> tuple[Counter[str], list[Disagreement]] | None:
+    """The comparison under the sampled root; under another process's where that one, and only that, agrees throughout.
+
+    The listing was taken after the sample, so the CPU may have switched. None where the tables were not captured.
+    """
+    others = [root for space in machine.spaces.values() if (root := space.registers["CR3"]) != sampled]
+    first: tuple[Counter[str], list[Disagreement]] | None = None
+    for root in [sampled, *others]:
+        counts: Counter[str] = Counter()
         try:
-            yield from _compare(machine, cpu, roots[cpu], said, counts)
+            found = counts, list(_compare(machine, cpu, root, said, counts))
         except PtwalkError as error:
-            notes.append(f"{match[0]}: the tables under its root {roots[cpu]:#x} were not captured: {error}")
+            notes.append(f"CPU {cpu}: the tables under root {root:#x} were not captured: {error}")
+            continue
+        if not found[1]:
+            if root != sampled:
+                notes.append(f"CPU {cpu}: `info tlb` lists root {root:#x}, the sample before it had {sampled:#x}")
+            return found
+        if root == sampled:
+            first = found
+    return first
 
 
 def _parse(data: bytes, name: str) -> dict[int, str]:
