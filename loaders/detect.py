@@ -32,7 +32,7 @@ def detect(path: Path) -> str | None:
     for magic, name in _MAGIC.items():
         if head.startswith(magic):
             return name
-    if _MEMORY_MAP.search(head):
+    if b"\0" not in head and _MEMORY_MAP.search(head):
         return "memory map"
     return "layout" if _is_text(head) else None
 

@@ -138,3 +138,8 @@ def test_register_text_of_all_cpus(tmp_path: Path) -> None:
     machine = load(tmp_path / "ram", arch="x86_64", registers_from=tmp_path / "regs")
     roots = [int(x, 16) for x in re.findall(r"CR3=([0-9a-f]+)", text)]
     assert [machine.spaces[f"cpu{i}"].registers["CR3"] for i in range(2)] == roots
+
+
+def test_an_image_with_a_boot_log_in_it_is_an_image(tmp_path: Path) -> None:
+    (tmp_path / "ram").write_bytes(bytes(100) + b"BIOS-e820: [mem 0x0000-0x0fff] usable\n" + bytes(5000))
+    assert load(tmp_path / "ram", arch="x86_64").format == "raw image"
