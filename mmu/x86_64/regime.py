@@ -263,6 +263,8 @@ def _check_registers(regime: X86Regime) -> None:
             raise RegisterError("not a 64-bit value", field=name, value=x)
     if regime.root >> regime.maxphyaddr:
         raise RegisterError(f"the root lies beyond MAXPHYADDR={regime.maxphyaddr}", field="CR3", value=value["CR3"])
+    if regime.is_long and value["CR3"] & CR3.role_mask(RES0):
+        raise RegisterError("bits 60:52 are reserved", field="CR3", value=value["CR3"])
     if "CET" in regime.on and "WP" not in regime.on:
         raise RegisterError("CR4.CET=1 needs CR0.WP=1", field="CR4", value=value["CR4"])
     if "PCIDE" in regime.on and not regime.is_long:

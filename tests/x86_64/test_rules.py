@@ -290,6 +290,7 @@ def test_without_paging_addresses_are_physical():
 
 REFUSED = [
     ({}, {}, "lack CR3"), ({"CR3": 1 << 51}, {"maxphyaddr": 46}, "lies beyond"), ({"CR3": -1}, {}, "64-bit"),
+    ({"CR3": 1 << 52}, {}, "bits 60:52"),
     ({"CR3": 0, "CR0": 1 << 31}, {}, "needs CR0.PE"), ({"CR3": 0, "CR4": 0}, {}, "needs CR4.PAE"),
     ({"CR3": 0, "EFER": 1 << 8}, {}, "LMA equals"), ({"CR3": 0, "EFER": 1 << 10}, {}, "LMA equals"),
     ({"CR3": 0, "CR0": 1, "EFER": 0x500}, {}, "needs CR0.PG"), ({"CR3": 0}, {"maxphyaddr": 53}, "between 32 and 52"),

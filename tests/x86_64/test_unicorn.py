@@ -31,9 +31,9 @@ def walk(case, profile):
 
 def find_store(machine, case, seen):
     """Fill in where a store that went through has landed; -1 where it is not where the walker says."""
-    end, _ = walk(case, "architecture")
-    if case.kind == witness.STORE and seen.vector == 0x20 and isinstance(end, Translation):
-        seen.pa = end.pa if machine.take_store(end.pa) else -1
+    if case.kind == witness.STORE and seen.vector == 0x20:
+        end, _ = walk(case, "architecture")
+        seen.pa = end.pa if isinstance(end, Translation) and machine.take_store(end.pa) else -1
 
 
 def differs(case, seen, profile):
