@@ -73,6 +73,7 @@ void main(void) {
         HDR[2] = i + 1;
     }
     u64 name[3] = {(u64)"out.bin", 5, 7}, handle = semihost(1, name);
-    u64 save[3] = {handle, 0x40200000UL, HDR[5]}, done[1] = {handle}, end[2] = {0x20026, 0};
-    semihost(5, save), semihost(2, done), semihost(0x18, end);
+    u64 records[3] = {handle, 0x40200000UL, HDR[5]}, tables[3] = {handle, HDR[6], HDR[7]};
+    u64 done[1] = {handle}, end[2] = {0x20026, 0};
+    semihost(5, records), semihost(5, tables), semihost(2, done), semihost(0x18, end);
 }

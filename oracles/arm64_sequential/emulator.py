@@ -11,8 +11,9 @@ from ..tools import OracleError, require
 from ..tools import run as run_tool
 
 HERE = Path(__file__).parent
-RAM, RAM_BYTES = 0x4000_0000, 256 << 20
-HEADER, CASES, STRIDE, TABLES, STUB_PA = 0x4020_0000, 0x4020_1000, 256, 0x4100_0000, 0x4010_0000
+RAM, RAM_BYTES = 0x4000_0000, 2 << 30
+HEADER, CASES, STRIDE, STUB_PA = 0x4020_0000, 0x4020_1000, 256, 0x4010_0000
+TABLES = 0x8000_0000  # so aligned that a stage 2 block of any size leads from a table to a table, not to the guest
 IN = ("op", "va", "SCTLR_EL1", "TCR_EL1", "TTBR0_EL1", "TTBR1_EL1", "MAIR_EL1", "HCR_EL2", "VTCR_EL2", "VTTBR_EL2",
       "pan", "stub_va")  # fmt: skip
 OUT = ("par", "esr1", "far1", "esr2", "far2", "hpfar", "status", "elr1", "rx1", "selftrap")
@@ -36,15 +37,15 @@ def build(folder: Path) -> Path:
 def run_guest(guest: Path, cases: list[dict[str, int]], image: bytes) -> tuple[list[dict[str, int]], bytes]:
     """One guest run over the tables `image`: the answers, and the table memory afterwards."""
     blob = bytearray(CASES - HEADER + len(cases) * STRIDE)
-    struct.pack_into("<6Q", blob, 0, 0, len(cases), 0, 0, 0, TABLES + len(image) - HEADER)
+    struct.pack_into("<8Q", blob, 0, 0, len(cases), 0, 0, 0, len(blob), TABLES, len(image))
     for i, case in enumerate(cases):
         words = [case.get(name, 0) for name in IN]
         struct.pack_into(f"<{len(IN)}Q", blob, CASES - HEADER + i * STRIDE, *words)
     with tempfile.TemporaryDirectory() as folder:
         for name, data in (("c.bin", blob), ("t.bin", image)):
             (Path(folder) / name).write_bytes(data)
-        command = ["qemu-system-aarch64", "-M", "virt,virtualization=on,gic-version=3", "-cpu", "max", "-m", "256",
-                   "-nographic", "-nodefaults", "-monitor", "none", "-serial", "none",
+        command = ["qemu-system-aarch64", "-M", "virt,virtualization=on,gic-version=3", "-cpu", "max",
+                   "-m", str(RAM_BYTES >> 20), "-nographic", "-nodefaults", "-monitor", "none", "-serial", "none",
                    "-semihosting-config", "enable=on,target=native", "-kernel", str(guest),
                    "-device", f"loader,file={folder}/c.bin,addr={HEADER:#x},force-raw=on",
                    "-device", f"loader,file={folder}/t.bin,addr={TABLES:#x},force-raw=on"]  # fmt: skip
@@ -56,4 +57,4 @@ def run_guest(guest: Path, cases: list[dict[str, int]], image: bytes) -> tuple[l
     base = CASES - HEADER
     answers = [dict(zip(OUT, struct.unpack_from("<10Q", out, base + i * STRIDE + 128), strict=True))
                for i in range(len(cases))]  # fmt: skip
-    return answers, out[TABLES - HEADER :]
+    return answers, out[len(blob) :]
