@@ -1,4 +1,4 @@
-"""Check that a wheel holds every module of the real folders, once, and the py.typed marker."""
+"""Check that a wheel holds every module of the real folders, once, and the data that goes with them."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ import sys
 import zipfile
 from pathlib import Path
 
-root = Path(__file__).resolve().parent.parent
-inside = set(zipfile.ZipFile(sys.argv[1]).namelist())
-wanted = {"ptwalk/py.typed"} | {
-    f"ptwalk/{path.relative_to(base)}"
-    for base in (root / "src" / "ptwalk", root)
-    for folder in ((".",) if base.name == "ptwalk" and base.parent.name == "src" else ("arch", "mmu", "rmap", "loaders"))
-    for path in (base / folder).rglob("*.py")
-}
-if missing := sorted(wanted - inside):
+ROOT = Path(__file__).resolve().parent.parent
+ROOMS = ("arch", "mmu", "rmap", "loaders")
+
+inside = zipfile.ZipFile(sys.argv[1]).namelist()
+wanted = {"ptwalk/py.typed", "ptwalk/loaders/layout.schema.json"}
+for folder, base in ((ROOT / "src" / "ptwalk", ROOT / "src" / "ptwalk"), *((ROOT / room, ROOT) for room in ROOMS)):
+    wanted |= {f"ptwalk/{path.relative_to(base)}" for path in folder.rglob("*.py")}
+if missing := sorted(wanted - set(inside)):
     sys.exit(f"the wheel lacks {len(missing)} files: {', '.join(missing[:10])}")
-print(f"{len(wanted)} modules wanted, all inside, {len(inside)} files in the wheel")
+if len(set(inside)) != len(inside):
+    sys.exit("the wheel holds a file twice")
+print(f"{len(wanted)} files wanted, all inside; {len(inside)} files in the wheel")
