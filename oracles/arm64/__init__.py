@@ -1,1 +1,1 @@
-"""arm64: a batch guest at EL2 on QEMU."""
+"""arm64 on QEMU, many cases over one memory: what a walk writes back stays for the cases after it."""

@@ -17,7 +17,7 @@ from ptwalk.mmu.arm64.access import Arm64Access, Operation
 from .emulator import STUB_PA, TABLES
 
 REGION = 4 << 20  # one region of tables for each level, so that a walk comes down level by level
-SCRATCH, SCRATCH_BYTES = 0x4800_0000, 64 << 20
+SCRATCH, SCRATCH_BYTES = 0x9000_0000, 64 << 20
 UNBACKED = 0x20_0000_0000  # where no device and no RAM answers
 FORMS = ("S1E1R", "S1E1W", "S1E0R", "S1E0W", "S1E1RP", "S1E1WP", "S12E1R", "S12E1W", "S12E0R", "S12E0W")
 TG0, TG1 = {12: 0, 16: 1, 14: 2}, {12: 2, 16: 3, 14: 1}
