@@ -246,7 +246,15 @@ class Machine:
         return found
 
     def install(
-        self, process: Process, va: int, level: Level, folio: Folio, page: int, n: int, flags: LinuxFlags
+        self,
+        process: Process,
+        va: int,
+        level: Level,
+        folio: Folio,
+        page: int,
+        n: int,
+        flags: LinuxFlags,
+        reason: Reason = Reason.MAP,
     ) -> None:
         """Write the entries that map n pages of a folio at `level`; a full block of arm64 PTEs is folded."""
         flags |= LinuxFlags.USER | LinuxFlags.YOUNG
@@ -258,7 +266,7 @@ class Machine:
                 raw = editor.linux.page(slot.level.number, folio.pfn + page + at, flags)
                 if level == Level.PTE and self._folds(va + at * self.page_size, folio, page + at, page, page + n):
                     raw = editor.linux.set(slot.level.number, raw, LinuxFlags.CONTIG)
-                editor.write(slot, raw, Reason.MAP)
+                editor.write(slot, raw, reason)
 
     def _folds(self, va: int, folio: Folio, page: int, first: int, end: int) -> bool:
         """Whether a PTE belongs to a contpte block that is installed as a whole."""
@@ -292,13 +300,13 @@ class Machine:
         raw = editor.linux.clear(slot.level.number, editor.read(slot), clear)
         editor.write(slot, editor.linux.set(slot.level.number, raw, set_), reason)
 
-    def clear(self, process: Process, va: int, nr_bytes: int) -> None:
+    def clear(self, process: Process, va: int, nr_bytes: int, reason: Reason = Reason.UNMAP) -> None:
         """Clear the entries of a range, contpte blocks that it cuts unfolded first, and free emptied tables."""
         editor = process.editor
         self._unfold(process, va, va + nr_bytes)
         with editor.batch():
             for slot in list(editor.slots(va, va + nr_bytes)):
-                editor.write(slot, 0, Reason.UNMAP)
+                editor.write(slot, 0, reason)
             editor.prune(va, va + nr_bytes)
 
     def _unfold(self, process: Process, start: int, end: int) -> None:

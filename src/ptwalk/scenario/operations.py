@@ -7,8 +7,10 @@ editor. Each function returns sentences about what the kernel would report (a re
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import groupby
 
 from ..arch.linux import LinuxFlags
+from ..mmu.editor import Reason
 from ..rmap.errors import CounterOverflow, Rejected
 from ..rmap.folio import Folio, Kind
 from ..rmap.levels import Level
@@ -208,6 +210,29 @@ def exit_mm(machine: Machine, process: Process) -> list[str]:
         notes += zap(machine, process, area.start, area.start + area.nr_pages * machine.page_size)
     machine.drop(process)
     return notes
+
+
+def mremap(machine: Machine, process: Process, area: Area, start: int) -> None:
+    """move_page_tables: entries go to another address unchanged; rmap is not told. Misaligned PMDs are split first."""
+    size = area.nr_pages * machine.page_size
+    for level in (Level.PUD, Level.PMD):
+        misaligned = (start - area.start) % (machine.levels.size(level) * machine.page_size)
+        for leaf in machine.leaves(process, area.start, area.start + size) if misaligned else []:
+            if leaf.level == level:
+                split(machine, process, leaf.va)
+    moved = machine.leaves(process, area.start, area.start + size)
+    with process.editor.batch():
+        machine.clear(process, area.start, size, Reason.MOVE)
+        for va, level, folio, page, n, flags in _alike(machine, moved):
+            machine.install(process, start + va - area.start, level, folio, page, n, flags, Reason.MOVE)
+    area.start = start
+
+
+def _alike(machine: Machine, leaves: list[Leaf]) -> Iterator[tuple[int, Level, Folio, int, int, LinuxFlags]]:
+    """The runs of entries, cut where WRITE or DIRTY change."""
+    for flags, group in groupby(leaves, key=lambda leaf: leaf.flags):
+        for run in runs(machine, list(group)):
+            yield (*run, flags)
 
 
 # ---- splits

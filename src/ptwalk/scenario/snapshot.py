@@ -38,13 +38,17 @@ class FolioShown:
 
 @dataclass
 class Snapshot:
-    """Everything after a step, by model; a model is missing where it refused a folio that the figures contain."""
+    """Everything after a step, by model; a model is missing where it refused a folio that the figures contain.
+
+    `others` counts small folios that were copied or split off and are counted in every figure but not listed.
+    """
 
     folios: dict[str, FolioShown]
     processes: dict[str, dict[str, Column]]
     system: dict[str, Column]
     contiguous: dict[str, int]
     miscounted: list[str] = field(default_factory=list)
+    others: int = 0
 
 
 def take(machine: Machine) -> Snapshot:
@@ -73,7 +77,8 @@ def take(machine: Machine) -> Snapshot:
         for model in machine.acct.models.values()
         if not any(model.of(folio).refused for folio in mapped)
     }
-    return Snapshot(folios, shown, system, _contiguous(machine), wrong)
+    others = len(machine.folios) - len(folios)
+    return Snapshot(folios, shown, system, _contiguous(machine), wrong, others)
 
 
 def _leaves(machine: Machine, process: Process) -> list[Leaf]:

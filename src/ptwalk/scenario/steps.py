@@ -317,6 +317,17 @@ def _exit(machine: Machine, words: Words) -> list[str]:
     return operations.exit_mm(machine, _process(machine, words))
 
 
+def _mremap(machine: Machine, words: Words) -> list[str]:
+    at = words.option("at")
+    process = _process(machine, words)
+    area = _area(process, words)
+    if at is None:
+        raise words.error("the new address is missing (at ADDRESS)")
+    start = _address(machine, process, words, at, area.nr_pages * machine.page_size)
+    operations.mremap(machine, process, area, start)
+    return []
+
+
 def _split(machine: Machine, words: Words) -> list[str]:
     process = _process(machine, words)
     area = _area(process, words)
@@ -382,6 +393,7 @@ STEPS: dict[str, Callable[[Machine, Words], list[str]]] = {
     "zap": _zap,
     "munmap": _munmap,
     "exit": _exit,
+    "mremap": _mremap,
     "split": _split,
     "write": _write,
     "cow": _write,

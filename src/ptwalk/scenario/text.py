@@ -62,6 +62,8 @@ def _step(run: Run, step: StepShown, models: Sequence[str]) -> list[str]:
     lines = ["  " + " " * _WIDTH + "".join(f"{name:>{_COLUMN}}" for name in models)]
     for name, folio in step.snapshot.folios.items():
         lines += _folio(run, name, folio, models)
+    if step.snapshot.others:
+        lines.append(f"  and {step.snapshot.others} folios of one page, copied or split off, that are not drawn")
     lines += _processes(step.snapshot, models)
     return [*lines, "  system", *table(step.snapshot.system, models, _SYSTEM_UNITS)]
 
