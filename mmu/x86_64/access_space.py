@@ -66,8 +66,8 @@ class Tables:
         count = len(_PTE_FACTS) + len(_PDE_FACTS) + 2
         number = np.arange(1 << count, dtype=np.uint32)
         facts = [(number >> np.uint32(i) & np.uint32(1)).astype(np.bool_) for i in range(count)]
-        pte = dict(zip(_PTE_FACTS, facts, strict=False))
-        pde = dict(zip(_PDE_FACTS, facts[len(_PTE_FACTS) :], strict=False))
+        pte: dict[str, Flags] = dict(zip(_PTE_FACTS, facts, strict=False))
+        pde: dict[str, Flags] = dict(zip(_PDE_FACTS, facts[len(_PTE_FACTS) :], strict=False))
         beyond = {"bit 36": maxphyaddr <= 36, "bit 51": maxphyaddr <= 51}
         names = [*(name for name, is_reserved in beyond.items() if is_reserved), *([] if nxe else ["NX"])]
         reserved = [*(side[name] for side in (pte, pde) for name in names), pde["bit 13"]]

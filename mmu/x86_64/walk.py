@@ -81,10 +81,12 @@ class SecondStage(Protocol):
 
     def attributes(self, leaf: Reached) -> dict[str, object]:
         """What a leaf of the second stage says besides the address."""
+        ...
 
     @property
     def asks_for_updates(self) -> bool:
         """Whether writing accessed and dirty bits into guest tables is an access of its own."""
+        ...
 
 
 @dataclass(slots=True)
