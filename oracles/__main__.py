@@ -9,7 +9,7 @@ from pathlib import Path
 
 from .tools import OracleError
 
-EMULATORS = {"x86": ("qemu", "bochs"), "arm64": ("qemu",)}
+EMULATORS = {"x86": ("qemu", "bochs"), "arm64": ("qemu",), "arm64-proven": ("qemu",)}
 
 
 def arguments(words: list[str] | None = None) -> argparse.Namespace:
@@ -42,6 +42,10 @@ def main(words: list[str] | None = None) -> int:
             from .x86 import campaign
 
             return campaign.run(asked.emulator, asked.cases, asked.seed, asked.failures)
+        if asked.arch == "arm64-proven":
+            from .arm64_proven import campaign as proven
+
+            return proven.run(asked.cases, asked.seed, asked.failures)
         from .arm64 import campaign as arm64
 
         return arm64.run(asked.cases, asked.seed, asked.failures)

@@ -50,9 +50,10 @@ def hpfar_valid(ctx: Context, record: FaultRecord) -> bool:
     return record.fault in (FaultType.ACCESS_FLAG, FaultType.TRANSLATION, FaultType.ADDRESS_SIZE)
 
 
-def hpfar(record: FaultRecord) -> int:
-    """HPFAR_EL2: IPA[55:12] in bits 47:4, NS in bit 63."""
-    return (record.ipa or 0) >> 12 << 4 | (record.ipa_space is PASpace.NonSecure) << 63
+def hpfar(ctx: Context, record: FaultRecord) -> int:
+    """HPFAR_EL2: IPA[55:12] in bits 47:4; NS in bit 63, which is 0 outside Secure state (AArch64_ReportException)."""
+    secure = ctx.security is PASpace.Secure
+    return (record.ipa or 0) >> 12 << 4 | (secure and record.ipa_space is PASpace.NonSecure) << 63
 
 
 def _par_is_wide(ctx: Context) -> bool:

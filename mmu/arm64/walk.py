@@ -128,7 +128,7 @@ def _fault(ctx: Context, detail: Detail, record: FaultRecord) -> Fault:
     first, second = syndrome.iss(ctx, record)
     values = {"ISS": first, "ISS2": second, "FAR": ctx.va}
     if syndrome.hpfar_valid(ctx, record):
-        values["HPFAR_EL2"] = syndrome.hpfar(record)
+        values["HPFAR_EL2"] = syndrome.hpfar(ctx, record)
     if ctx.acctype == "AT":
         values["PAR_EL1"] = syndrome.par(ctx, detail)
     return Fault(

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 from random import Random
+from typing import NamedTuple
 
 from .. import tools
 from ..tally import Tally
@@ -28,27 +29,40 @@ def version(emulator: str) -> str:
     return tools.version(EMULATORS[emulator].program, *arguments)
 
 
-def _safe(source: Iterator[p.Case], profile: str) -> Iterator[tuple[p.Case, p.Answer]]:
-    """The cases that leave the harness alone, with the architecture's answer; a profile may allow what that forbids."""
+class Prepared(NamedTuple):
+    """A case with the architecture's answer and, where it was asked for already, the profile's."""
+
+    case: p.Case
+    architecture: p.Answer
+    expected: p.Answer | None = None
+
+
+def _safe(source: Iterator[p.Case], profile: str) -> Iterator[Prepared]:
+    """The cases that leave the harness alone; the emulator may allow what the architecture refuses."""
     for case in source:
-        expected = expect(case, "architecture")
-        if is_safe(expected) and (not is_refusal(expected) or is_safe(expect(case, profile))):
-            yield case, expected
+        architecture = expect(case, "architecture")
+        if is_refusal(architecture):
+            expected = expect(case, profile)
+            if is_safe(expected):
+                yield Prepared(case, architecture, expected)
+        elif is_safe(architecture):
+            yield Prepared(case, architecture)
 
 
-def judge(case: p.Case, architecture: p.Answer, seen: p.Answer, profile: str, tally: Tally) -> None:
+def judge(prepared: Prepared, seen: p.Answer, profile: str, tally: Tally) -> None:
     """Count one answer: the architecture's, a named deviation, or unexplained."""
+    case, architecture, known = prepared
     outcome = _OUTCOMES.get(seen.vector, f"vector {seen.vector}")
     if seen == architecture:
         tally.add(outcome, "as the architecture says")
         return
-    expected = expect(case, profile)
+    expected = known or expect(case, profile)
     if seen == expected:
         tally.add(outcome, f"{profile}: {explain(case, architecture, seen)}")
         return
     answers = {"seen": seen, "expected": expected, "architecture": architecture}
-    told: dict[str, object] = {"case": case.describe()} | {name: answer.describe() for name, answer in answers.items()}
-    tally.fail(outcome, difference(expected, seen), told)
+    told = {name: answer.describe() for name, answer in answers.items()}
+    tally.fail(outcome, difference(expected, seen), {"case": case.describe(), **told})
 
 
 def run(emulator: str, count: int, seed: int, failures: Path) -> int:
@@ -62,9 +76,9 @@ def run(emulator: str, count: int, seed: int, failures: Path) -> int:
         try:
             while share > 0:
                 batch = list(islice(source, min(share, kind.batch)))
-                answers = machine.run([case for case, _ in batch])
-                for (case, expected), seen in zip(batch, answers, strict=True):
-                    judge(case, expected, seen, kind.profile, tally)
+                answers = machine.run([prepared.case for prepared in batch])
+                for prepared, seen in zip(batch, answers, strict=True):
+                    judge(prepared, seen, kind.profile, tally)
                 share -= len(batch)
                 tally.progress()
         finally:

@@ -55,7 +55,8 @@ def _address(rng: Random, depth: int, leaf: int, kind: int) -> int:
     if va >> width - 1 & 1:
         va |= (1 << 64) - (1 << width)
     if rng.random() < 0.03 and kind != p.DESCRIPTOR:  # LLDT itself refuses such a base
-        va ^= 1 << rng.randrange(width - 1, 64)
+        strange = va ^ 1 << rng.randrange(width - 1, 64)
+        return strange if strange >> width - 9 & 511 else va  # slot 0 is the harness's
     return va
 
 
