@@ -12,12 +12,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ...arch.arm64.faults import FaultType
 from ...arch.errors import InputError
 from ..memory import PhysicalMemory
 from ..regime import Regime
 from ..walk import Access
-from . import reference
 from .batch import Batch
 from .fast import CACHE_SLOTS, REDO, Format, Plan, forms
 from .jit import per_object
@@ -27,10 +25,6 @@ from .views import MemoryView, View, WordsView, memory_view
 FORMS = ("auto", "scalar", "pipelined", "cached", "ordered", "full")
 SAMPLE = 4096
 REGION_SHIFT = 21
-_FAULTS = {
-    "x86_64": ("", "#PF", "#GP", "bus error"),
-    "arm64": ("", *(kind.title for kind in FaultType if kind), "bus error"),
-}
 LEAST_SHARE = 1 << 16  # addresses a thread, below which starting one costs more than it saves
 
 
@@ -108,15 +102,7 @@ class _Rules(NamedTuple):
 
 @functools.cache
 def _full_rules(arch: str) -> _Rules:
-    try:
-        module = importlib.import_module(f"..{arch}.kernels", __package__)
-    except ModuleNotFoundError:
-        faults = _FAULTS[arch]
-
-        def translate(view: View, regime: Regime, vas: Any, access: Access, update: bool, pa: Any, info: Any) -> None:
-            reference.translate(reference.ViewMemory(view), regime, vas, access, update, faults, pa, info)
-
-        return _Rules(faults, translate)
+    module = importlib.import_module(f"..{arch}.kernels", __package__)  # large: loaded for its own architecture only
     return _Rules(module.FAULTS, module.translate)
 
 

@@ -31,10 +31,22 @@ ARM = {
     "arm64-64k-42": {"T0SZ": 22, "T1SZ": 22, "TG0": 1, "TG1": 3, "IPS": 3, "EPD0": 1},
 }
 MODES = [*X86, *ARM]
+TWO_STAGES = {  # stage 2 with its root among the same frames: 4K, 40 bits, start level 1
+    "HCR_EL2": LAYOUTS["HCR_EL2"].build(VM=1, RW=1),
+    "VTCR_EL2": LAYOUTS["VTCR_EL2"].build(T0SZ=24, SL0=1, PS=2),
+    "VTTBR_EL2": 0x80000,
+}
+WITHOUT_PLAN = ["x86-pae", "x86-32bit", "arm64-two-stages"]
 
 
 def regime_of(mode):
     """The regime of a mode's name."""
+    if mode in ("x86-pae", "x86-32bit"):
+        cr4 = 0x20 if mode == "x86-pae" else 0x10
+        registers = {"CR0": 0x80010001, "CR3": 0x40000, "CR4": cr4, "EFER": 0}
+        return regime_from_registers("x86_64", registers, {"maxphyaddr": 36})
+    if mode == "arm64-two-stages":
+        return regime_from_registers("arm64", {**ROOTS, **TWO_STAGES, "TCR_EL1": TCR.build(**ARM["arm64-4k-48"])}, {})
     if mode in X86:
         return regime_from_registers("x86_64", *X86[mode])
     return regime_from_registers("arm64", {**ROOTS, "TCR_EL1": TCR.build(**ARM[mode])}, {})
@@ -70,11 +82,15 @@ def tables(mode, seed, *, wild=0.04, split=False):
         memory.add_ram(1 << 32, 1 << 16)
     else:
         memory.add_ram(0, SIZE)
-    roots = [tree.root for tree in regime.trees]
+    roots = [tree.root & ~(granule - 1) for tree in regime.trees]
+    roots += [0x80000, 0x81000] if mode == "arm64-two-stages" else []
     frames = [*roots, *rng.sample(range(0x100000, SIZE, granule), min(12, (SIZE - 0x100000) // granule))]
     for frame in frames:
         for pa in range(frame, frame + granule, 8):
             memory.write_uint(pa, entry(rng, regime.arch, frames, wild))
+    if mode == "x86-pae":  # its four root entries have neither rights nor an accessed bit
+        for i in range(4):
+            memory.write_uint(regime.root + i * 8, frames[1 + i] | 1)
     return memory, regime
 
 

@@ -15,7 +15,7 @@ from ptwalk.mmu.kernels.reference import info_of, walk_one
 from ptwalk.mmu.kernels.translate import choose
 from ptwalk.mmu.walk import Access, AccessKind
 
-from .hostile import MODES, SIZE, addresses, tables
+from .hostile import MODES, SIZE, WITHOUT_PLAN, addresses, tables
 
 ACCESSES = [Access(kind, user) for kind in AccessKind for user in (False, True)]
 
@@ -69,6 +69,21 @@ def test_the_fast_forms_decide_most_addresses_themselves(mode):
     pa, info = np.zeros(2000, np.uint64), np.zeros(2000, np.uint64)
     assert forms(fast[0]).scalar(flat_view(memory), fast[1], vas, pa, info) == np.any(info == REDO)
     assert np.count_nonzero(info == REDO) < 1400
+
+
+@pytest.mark.parametrize("mode", WITHOUT_PLAN)
+def test_regimes_without_a_plan_are_translated_by_the_full_rules(mode):
+    seen = 0
+    for seed, access in enumerate(ACCESSES):
+        memory, regime = tables(mode, seed, wild=0.01)
+        vas = addresses(regime, seed, 200)
+        outcomes = [walk_one(memory, regime, int(va), access, update=False) for va in vas]
+        batch = translate_many(memory, regime, vas, access)
+        assert batch.info.tolist() == [info_of(outcome, batch.faults) for outcome in outcomes]
+        assert batch.pa.tolist() == [getattr(outcome, "pa", 0) for outcome in outcomes]
+        seen += int(np.count_nonzero(batch.ok))
+        assert plan_for(regime, access, batch.faults, update=False) is None
+    assert seen > 10
 
 
 def test_threads_give_the_same_answer_and_lose_no_update():
