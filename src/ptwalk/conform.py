@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from .arch.errors import InputError
 from .mmu.conform import ConformReport
@@ -55,7 +56,7 @@ def write_vectors(cases: Path | str, out: Path | str) -> int:
     if Path(out).exists():
         raise InputError("exists already and is left as it is", file=out)
     arch = _architecture(cases)
-    arrays = {name: array for name, array in read_arrays(cases).items() if name in INPUTS}
+    arrays: dict[str, Any] = {name: array for name, array in read_arrays(cases).items() if name in INPUTS}
     arrays |= {f"upd_{part}": np.zeros(0, np.uint64) for part in ("pa", "val")}
     arrays["upd_off"] = np.zeros(len(arrays.get("va", ())) + 1, np.uint32)
     answers: list[tuple[dict[str, int], dict[int, int]]] = []

@@ -31,6 +31,7 @@ _COMMANDS = {
     "diff": ("lint:diff", "What two address spaces, checkpoints or captures map differently."),
     "lint": ("lint:lint", "Suspicious mappings: W+X, dead entries, broken contiguous sets, memory-type aliases."),
     "rmap": ("rmap:rmap", "Linux's rmap accounting: scenarios, vectors, captures, exploration."),
+    "report": ("report:report", "One HTML page: walks bit by bit, address spaces that open down to pages, lint."),
     "conform": ("conform:conform", "Run a vector file through the reference walker and the kernel."),
 }
 for _name, (_target, _help) in _COMMANDS.items():
