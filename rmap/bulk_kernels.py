@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 
 from ..mmu.kernels.jit import helper, kernel
-from ..mmu.kernels.views import peek32, poke32
+from ..mmu.kernels.views import peek32, poke32, prefetch_host
 
 U64 = np.uint64
 RECORD = 64
+AHEAD = 16  # entries whose records are fetched ahead
 META, REFS, MAPCOUNT, NR_MAPPED, ENTIRE, TOTAL, ID0, ID1, COUNT0, COUNT1, SHARED, PARTIAL, EXCLUSIVE = (
     U64(4 * i) for i in range(13)
 )
@@ -110,6 +111,8 @@ def fork_range(
     frames, k, size = U64(pages.size), 0, src.size
     while k < size:
         e = src[k]
+        if k + AHEAD < size:
+            prefetch_host(record(records, ((src[k + AHEAD] & mask) >> shift) - base))
         if e == _0:
             dst[k] = e
             k += 1
@@ -165,6 +168,8 @@ def map_range(
     small, precise, whole_folio = np.zeros(2, np.int64), np.zeros(2, np.int64), np.zeros(2, np.int64)
     while k < size:
         frame = pfns[k] - base
+        if k + AHEAD < size:
+            prefetch_host(record(records, pfns[k + AHEAD] - base))
         if frame >= frames or ptes[k] != _0:
             break
         at, head = record(records, frame), frame
@@ -217,6 +222,8 @@ def unmap_range(ptes: Any, form: Any, records: Any, pages: Any, mm: Any, batched
     frames, k, size, events = U64(pages.size), 0, ptes.size, 0
     small, precise, whole_folio = np.zeros(2, np.int64), np.zeros(2, np.int64), np.zeros(2, np.int64)
     while k < size:
+        if k + AHEAD < size:
+            prefetch_host(record(records, ((ptes[k + AHEAD] & mask) >> shift) - base))
         if ptes[k] == _0:
             k += 1
             continue
