@@ -30,7 +30,7 @@ DEVIATIONS = {
     "device-by-low-nibble": "Device and Normal stages combine by the low nibbles of their MAIR-style attributes",
     "no-device-alignment": "an unaligned access to Device memory does not fault",
     "hpfar-on-permission": "HPFAR_EL2 is filled on a stage 2 Permission fault",
-    "high-oa-ignored": "output address bits 51:48 of a descriptor are ignored when the output size is below 52 bits",
+    "high-oa-ignored": "address bits 51:48 (51:50 with DS) of a descriptor are ignored below an output size of 52",
     "oa-size-of-descriptor": "the output size is checked against the address in the descriptor, not the composed one",
     "oa-size-unchecked": "output and table addresses are never checked against the output size",
     "s1ptw-level-of-stage1": "a stage 2 fault on a stage 1 table reports the stage 1 level",

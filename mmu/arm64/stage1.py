@@ -199,7 +199,7 @@ def _next_table(
     """Take in a table descriptor and move on to the entry it leads to (AArch64_S1NextWalkStateTable)."""
     skl = entries.D128_SKL.get(raw) if params.d128 else 0
     level = walk.level + 1 + skl
-    table = drop_high(ctx, entries.table_address(params, raw), params.oa_size)
+    table = drop_high(ctx, params, entries.table_address(params, raw))
     index = ctx.va >> params.shift(level) & (1 << params.stride * (1 + skl)) - 1
     following = table | index << params.desc_log2
     yield _step(params, walk, raw, at.pa, "table")

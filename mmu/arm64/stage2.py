@@ -111,25 +111,25 @@ def out_of_range(ctx: Context, address: int, oa_size: int) -> bool:
     return bool(address >> oa_size) and "oa-size-unchecked" not in ctx.system.deviates
 
 
-def drop_high(ctx: Context, address: int, oa_size: int) -> int:
-    """The address a descriptor gives, without bits 51:48 where an emulator ignores them."""
-    if oa_size < 52 and "high-oa-ignored" in ctx.system.deviates:
-        return address & (1 << 48) - 1
+def drop_high(ctx: Context, params: Geometry, address: int) -> int:
+    """The address a descriptor gives, without bits 51:48 (51:50 with DS) where an emulator ignores them."""
+    if params.oa_size < 52 and "high-oa-ignored" in ctx.system.deviates:
+        return address & (1 << (50 if params.ds else 48)) - 1
     return address
 
 
 def checked_address(ctx: Context, params: Geometry, raw: int, output: int) -> int:
     """The address that is held against the output size."""
     if "oa-size-of-descriptor" in ctx.system.deviates:
-        return drop_high(ctx, entries.table_address(params, raw), params.oa_size)
+        return drop_high(ctx, params, entries.table_address(params, raw))
     return output
 
 
 def leaf_base(ctx: Context, params: Geometry, raw: int, level: int) -> int:
     """The address in a leaf (AArch64_LeafBase)."""
     if "block-low-bits-ored" in ctx.system.deviates:
-        return drop_high(ctx, entries.table_address(params, raw), params.oa_size)
-    return drop_high(ctx, entries.leaf_address(params, raw, level), params.oa_size)
+        return drop_high(ctx, params, entries.table_address(params, raw))
+    return drop_high(ctx, params, entries.leaf_address(params, raw, level))
 
 
 def _walk(ctx: Context, params: S2Params, request: Request) -> Steps[_Found]:
@@ -154,7 +154,7 @@ def _walk(ctx: Context, params: S2Params, request: Request) -> Steps[_Found]:
         if kind is Kind.INVALID:
             fail(record, FaultType.TRANSLATION, "DecodeDescriptorType", "valid" if not raw & 1 else "descriptor type")
         skl = entries.D128_SKL.get(raw) if params.d128 else 0
-        below, table = level + 1 + skl, drop_high(ctx, entries.table_address(params, raw), params.oa_size)
+        below, table = level + 1 + skl, drop_high(ctx, params, entries.table_address(params, raw))
         low, width = params.shift(below), params.stride * (1 + skl)
         following = table | (ipa >> low & (1 << width) - 1) << params.desc_log2
         if out_of_range(ctx, following, params.oa_size):

@@ -26,6 +26,7 @@ _OPERATIONS = {
     "LDXR": Operation.EXCLUSIVE_READ,
     "fetch": Operation.FETCH,
 }
+_HALVES = (Operation.READ, Operation.WRITE)
 
 
 class Ram:
@@ -54,19 +55,18 @@ def _system(registers: tuple[tuple[str, int], ...], choices: Choices) -> SystemS
     return SystemState({"SCR_EL3": 1, **dict(registers)}, QEMU_MAX, choices)
 
 
-def _access(case: p.Case, *, load_half: bool = False) -> Arm64Access:
-    """The access as the walker takes it; `load_half` for the load that an atomic begins with."""
+def _access(case: p.Case, half: Operation | None = None) -> Arm64Access:
+    """The access as the walker takes it; `half` for the load or the store that an atomic is made of."""
     if not case.is_real:
         return Arm64Access.at(case.form, pan=case.pan)
     if case.form in ("LDTR", "STTR"):
         return Arm64Access.unprivileged(AccessKind.READ if case.form == "LDTR" else AccessKind.WRITE, pan=case.pan)
-    operation = Operation.READ if load_half else _OPERATIONS[case.form]
+    operation = half or _OPERATIONS[case.form]
     return Arm64Access(operation.traits.kind, case.el == 0, case.el, operation, case.pan)
 
 
 def _accesses(case: p.Case, *, in_two: bool) -> tuple[Arm64Access, ...]:
-    access = _access(case)
-    return (_access(case, load_half=True), access) if case.form == "SWP" and in_two else (access,)
+    return tuple(_access(case, half=half) for half in _HALVES) if case.form == "SWP" and in_two else (_access(case),)
 
 
 def _branched(system: SystemState, case: p.Case) -> int:
