@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import lzma
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from ptwalk.cli import run
-from ptwalk.rmap.models import MODELS
+from ptwalk.rmap.models import MODELS, TotalMappedPages
 from ptwalk.scenario.changes import CHANGES, explain
 from ptwalk.scenario.runner import run as run_scenario
 from ptwalk.scenario.snapshot import FolioShown, Snapshot
@@ -97,14 +98,32 @@ def test_refusals_are_sentences(capsys: pytest.CaptureFixture[str]) -> None:
 def test_conform(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert run(["rmap", "conform", str(VECTORS / "rmap_T32.jsonl.xz")]) == 0
     assert "all agree" in capsys.readouterr().out
-    step = {"op": "new", "f": 0, "m": 1, "x": 1, "st": [], "nr": [5, 0, 0, 0, 0]}
-    line = {"id": "x1", "model": "T", "folios": [[4, "anon", 0]], "locked": [], "steps": [step]}
+    with lzma.open(VECTORS / "rmap_T.jsonl.xz", "rt") as lines:
+        sequence = json.loads(next(lines))
+    sequence["steps"][0]["nr"][0] += 1
     path = tmp_path / "lie.jsonl"
-    path.write_text(json.dumps(line))
-    assert run(["rmap", "conform", str(path)]) in (1, 2)
+    path.write_text(json.dumps(sequence))
+    assert run(["rmap", "conform", str(path)]) == 1
+    assert f"first: {sequence['id']} step 0 " in capsys.readouterr().out
 
 
 def test_explore(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["rmap", "explore", "--depth", "2", "--max-states", "50"]) == 0
     assert capsys.readouterr().out.startswith("depth ")
     assert run(["rmap", "explore", "--order", "9"]) == 2
+
+
+def test_a_recount_that_fails_is_a_negative_answer(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(TotalMappedPages, "_count", lambda self, folio, level, n: abs(n) >> 9 * level)
+    assert run(["rmap", "run", str(SCENARIOS / "v01.scn")]) == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "recount" in err
+    assert "total mapped pages is 0, recounted 512" in err
+
+
+@pytest.mark.parametrize("bad", [["--model", "vax"], ["--unknown"], []])
+def test_usage(bad: list[str]) -> None:
+    assert run(["rmap", "run", *([str(SCENARIOS / "v01.scn")] if bad else []), *bad]) == 2

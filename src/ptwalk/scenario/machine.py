@@ -280,9 +280,13 @@ class Machine:
         """pte_wrprotect of an entry."""
         self._rewrite(process, leaf.va, clear=LinuxFlags.WRITE)
 
+    def allow_write(self, process: Process, leaf: Leaf) -> None:
+        """pte_mkwrite of an entry."""
+        self._rewrite(process, leaf.va, set_=LinuxFlags.WRITE)
+
     def make_writable(self, process: Process, va: int) -> None:
         """An entry becomes writable and dirty, out of its contpte block if it was in one."""
-        self._unfold(process, va, va + self.page_size)
+        self.unfold(process, va, va + self.page_size)
         self._rewrite(process, va, set_=LinuxFlags.WRITE | LinuxFlags.DIRTY)
 
     def _rewrite(
@@ -303,13 +307,14 @@ class Machine:
     def clear(self, process: Process, va: int, nr_bytes: int, reason: Reason = Reason.UNMAP) -> None:
         """Clear the entries of a range, contpte blocks that it cuts unfolded first, and free emptied tables."""
         editor = process.editor
-        self._unfold(process, va, va + nr_bytes)
+        self.unfold(process, va, va + nr_bytes)
         with editor.batch():
             for slot in list(editor.slots(va, va + nr_bytes)):
                 editor.write(slot, 0, reason)
             editor.prune(va, va + nr_bytes)
 
-    def _unfold(self, process: Process, start: int, end: int) -> None:
+    def unfold(self, process: Process, start: int, end: int) -> None:
+        """contpte_unfold: blocks of contiguous PTEs that either end of a range cuts lose the bit."""
         if self.arch != "arm64":
             return
         editor = process.editor

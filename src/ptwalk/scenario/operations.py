@@ -7,10 +7,8 @@ editor. Each function returns sentences about what the kernel would report (a re
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import groupby
 
 from ..arch.linux import LinuxFlags
-from ..mmu.editor import Reason
 from ..rmap.errors import CounterOverflow, Rejected
 from ..rmap.folio import Folio, Kind
 from ..rmap.levels import Level
@@ -117,7 +115,7 @@ def fork(machine: Machine, src: Process, name: str, files: bool) -> list[str]:
         dst.areas[key] = area.copy()
         if area.file is not None and not files:
             continue
-        for run in list(runs(machine, _leaves(machine, src, area))):
+        for run in list(runs(machine, leaves_of(machine, src, area))):
             failed = _fork_run(machine, src, dst, run, notes)
             if failed:
                 exit_mm(machine, dst)
@@ -168,7 +166,8 @@ def _copy_for_child(machine: Machine, dst: Process, run: Run) -> None:
         fault_anon(machine, dst, va + at * machine.page_size, machine.new_folio(name, 0, Kind.ANON), None)
 
 
-def _leaves(machine: Machine, process: Process, area: Area) -> list[Leaf]:
+def leaves_of(machine: Machine, process: Process, area: Area) -> list[Leaf]:
+    """The entries of an area."""
     return machine.leaves(process, area.start, area.start + area.nr_pages * machine.page_size)
 
 
@@ -177,14 +176,20 @@ def _leaves(machine: Machine, process: Process, area: Area) -> list[Leaf]:
 
 def zap(machine: Machine, process: Process, start: int, end: int) -> list[str]:
     """zap_page_range: clear entries, count them away, drop references; leaves that the range cuts are split first."""
+    notes = split_at_edges(machine, process, start, end)
+    for run in list(runs(machine, machine.leaves(process, start, end))):
+        _remove(machine, process, run)
+    return notes
+
+
+def split_at_edges(machine: Machine, process: Process, start: int, end: int) -> list[str]:
+    """Split leaves that reach across either end of a range of addresses."""
     notes = []
     for _ in (Level.PUD, Level.PMD):
         for edge in (start, end):
             for leaf in machine.leaves(process, edge, edge + 1):
                 if leaf.va < edge:
                     notes += split(machine, process, leaf.va)
-    for run in list(runs(machine, machine.leaves(process, start, end))):
-        _remove(machine, process, run)
     return notes
 
 
@@ -210,29 +215,6 @@ def exit_mm(machine: Machine, process: Process) -> list[str]:
         notes += zap(machine, process, area.start, area.start + area.nr_pages * machine.page_size)
     machine.drop(process)
     return notes
-
-
-def mremap(machine: Machine, process: Process, area: Area, start: int) -> None:
-    """move_page_tables: entries go to another address unchanged; rmap is not told. Misaligned PMDs are split first."""
-    size = area.nr_pages * machine.page_size
-    for level in (Level.PUD, Level.PMD):
-        misaligned = (start - area.start) % (machine.levels.size(level) * machine.page_size)
-        for leaf in machine.leaves(process, area.start, area.start + size) if misaligned else []:
-            if leaf.level == level:
-                split(machine, process, leaf.va)
-    moved = machine.leaves(process, area.start, area.start + size)
-    with process.editor.batch():
-        machine.clear(process, area.start, size, Reason.MOVE)
-        for va, level, folio, page, n, flags in _alike(machine, moved):
-            machine.install(process, start + va - area.start, level, folio, page, n, flags, Reason.MOVE)
-    area.start = start
-
-
-def _alike(machine: Machine, leaves: list[Leaf]) -> Iterator[tuple[int, Level, Folio, int, int, LinuxFlags]]:
-    """The runs of entries, cut where WRITE or DIRTY change."""
-    for flags, group in groupby(leaves, key=lambda leaf: leaf.flags):
-        for run in runs(machine, list(group)):
-            yield (*run, flags)
 
 
 # ---- splits
@@ -303,7 +285,7 @@ def scan(machine: Machine) -> list[str]:
     def mapped(folio: Folio) -> Iterator[tuple[int, int]]:
         for process in machine.processes.values():
             for area in process.areas.values():
-                for leaf in _leaves(machine, process, area):
+                for leaf in leaves_of(machine, process, area):
                     if leaf.folio is folio:
                         yield leaf.page, leaf.nr_pages
 
@@ -336,8 +318,8 @@ def split_folio(machine: Machine, folio: Folio) -> bool:
     kept: list[tuple[Process, Leaf, bool]] = []
     for process in machine.processes.values():
         for area in process.areas.values():
-            _split_leaves(machine, process, area, folio)
-            mine = [leaf for leaf in _leaves(machine, process, area) if leaf.folio is folio]
+            split_leaves(machine, process, area, folio)
+            mine = [leaf for leaf in leaves_of(machine, process, area) if leaf.folio is folio]
             kept += [(process, leaf, bool(folio.exclusive[leaf.page])) for leaf in mine]
     for process, leaf, exclusive in kept:
         if exclusive and folio.exclusive[leaf.page]:
@@ -359,8 +341,9 @@ def split_folio(machine: Machine, folio: Folio) -> bool:
     return True
 
 
-def _split_leaves(machine: Machine, process: Process, area: Area, folio: Folio) -> None:
+def split_leaves(machine: Machine, process: Process, area: Area, folio: Folio) -> None:
+    """Split what maps a folio in an area down to PTEs."""
     for _ in (Level.PUD, Level.PMD):
-        for leaf in _leaves(machine, process, area):
+        for leaf in leaves_of(machine, process, area):
             if leaf.folio is folio and leaf.level != Level.PTE:
                 split(machine, process, leaf.va)

@@ -15,9 +15,10 @@ from ..rmap.views import pagemap
 from ..rmap.views.kpage import kpageflags
 from ..rmap.views.rules import AS_MEANT
 from .machine import Machine, Settings
+from .operands import locate
 from .script import Line, ScenarioError, Words, read
 from .snapshot import Snapshot, take
-from .steps import SETTINGS, STEPS, locate
+from .steps import SETTINGS, STEPS
 
 QUIET = ("file", "folio", "mmap")
 """Steps after which nothing is mapped that was not mapped before: shown in one line."""

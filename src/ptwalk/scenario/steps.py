@@ -8,8 +8,9 @@ from ..rmap.folio import Folio, Kind
 from ..rmap.levels import Level
 from ..rmap.models import MODELS
 from ..rmap.runs import PageRuns
-from . import operations
-from .machine import ARCHES, Area, File, Leaf, Machine, Process, Settings
+from . import moves, operations
+from .machine import ARCHES, Area, File, Machine, Process, Settings
+from .operands import area_of, locate, process_of, range_of
 from .script import Words
 
 MAX_ENTRIES = 1 << 16
@@ -50,51 +51,6 @@ SETTINGS: dict[str, Callable[[Settings, Words], None]] = {
     "limit": _limit,
 }
 """Lines that must stand before the first step."""
-
-
-# ---- operands
-
-
-def _process(machine: Machine, words: Words) -> Process:
-    name = words.name("process")
-    if name not in machine.processes:
-        raise words.error("no process of this name exists", name)
-    return machine.processes[name]
-
-
-def _area(process: Process, words: Words) -> Area:
-    name = words.name("area")
-    if name not in process.areas:
-        raise words.error(f"process {process.name} has no area of this name", name)
-    return process.areas[name]
-
-
-def _range(area: Area, words: Words) -> tuple[int, int]:
-    first, end = words.pages() or (0, area.nr_pages)
-    if end > area.nr_pages or area.gone.any(first, end - first):
-        raise words.error(f"pages {first}..{end - 1} are not all inside {area.name}, which has {_extent(area)}")
-    return first, end
-
-
-def _extent(area: Area) -> str:
-    parts = [f"{first}..{first + n - 1}" for first, n, gone in area.gone.runs() if not gone]
-    return f"pages {', '.join(parts)}" if parts else "no page left"
-
-
-def locate(machine: Machine, words: Words) -> tuple[Process, Leaf, int]:
-    """The process, the entry and the address of `A v page`, which must be mapped."""
-    process = _process(machine, words)
-    area = _area(process, words)
-    if not (words.left and words.left[0].isdecimal()):
-        raise words.error("a page of the area is missing")
-    first, end = _range(area, words)
-    va = area.start + first * machine.page_size
-    leaves = machine.leaves(process, va, va + 1)
-    if end != first + 1:
-        raise words.error("one page is wanted, not a range")
-    if not leaves:
-        raise words.error(f"page {first} of {area.name} is not mapped by {process.name}")
-    return process, leaves[0], va
 
 
 # ---- steps
@@ -195,9 +151,9 @@ def _address(machine: Machine, process: Process, words: Words, text: str, size: 
 
 def _fault(machine: Machine, words: Words) -> list[str]:
     name, order = words.option("as"), words.option("order")
-    process = _process(machine, words)
-    area = _area(process, words)
-    first, end = _range(area, words)
+    process = process_of(machine, words)
+    area = area_of(process, words)
+    first, end = range_of(area, words)
     chosen = words.maybe(_LEVELS.__contains__)
     level = None if chosen is None else Level(_LEVELS.index(chosen))
     _check_level(machine, words, area, (first, end), level)
@@ -287,23 +243,23 @@ def _check_cached(machine: Machine, words: Words, area: Area, pages: tuple[int, 
 
 
 def _fork(machine: Machine, words: Words) -> list[str]:
-    src, name = _process(machine, words), words.name("process")
+    src, name = process_of(machine, words), words.name("process")
     if name in machine.processes:
         raise words.error("a process of this name exists already", name)
     return operations.fork(machine, src, name, words.flag("files"))
 
 
 def _zap(machine: Machine, words: Words) -> list[str]:
-    process = _process(machine, words)
-    area = _area(process, words)
-    first, end = (area.start + page * machine.page_size for page in _range(area, words))
+    process = process_of(machine, words)
+    area = area_of(process, words)
+    first, end = (area.start + page * machine.page_size for page in range_of(area, words))
     return operations.zap(machine, process, first, end)
 
 
 def _munmap(machine: Machine, words: Words) -> list[str]:
-    process = _process(machine, words)
-    area = _area(process, words)
-    first, end = _range(area, words)
+    process = process_of(machine, words)
+    area = area_of(process, words)
+    first, end = range_of(area, words)
     notes = operations.zap(
         machine, process, area.start + first * machine.page_size, area.start + end * machine.page_size
     )
@@ -314,24 +270,52 @@ def _munmap(machine: Machine, words: Words) -> list[str]:
 
 
 def _exit(machine: Machine, words: Words) -> list[str]:
-    return operations.exit_mm(machine, _process(machine, words))
+    return operations.exit_mm(machine, process_of(machine, words))
 
 
 def _mremap(machine: Machine, words: Words) -> list[str]:
     at = words.option("at")
-    process = _process(machine, words)
-    area = _area(process, words)
+    process = process_of(machine, words)
+    area = area_of(process, words)
     if at is None:
         raise words.error("the new address is missing (at ADDRESS)")
     start = _address(machine, process, words, at, area.nr_pages * machine.page_size)
-    operations.mremap(machine, process, area, start)
+    moves.mremap(machine, process, area, start)
     return []
 
 
+def _mprotect(machine: Machine, words: Words) -> list[str]:
+    process = process_of(machine, words)
+    area = area_of(process, words)
+    first, end = (area.start + page * machine.page_size for page in range_of(area, words))
+    moves.mprotect(machine, process, first, end, words.choice("the right", ("ro", "rw")) == "rw")
+    return []
+
+
+def _migrate(machine: Machine, words: Words) -> list[str]:
+    return moves.migrate(machine, _anon_folio(machine, words))
+
+
+def _collapse(machine: Machine, words: Words) -> list[str]:
+    name = words.option("as") or _next_name(machine)
+    process = process_of(machine, words)
+    area = area_of(process, words)
+    first, end = range_of(area, words)
+    size = machine.levels.size(Level.PMD)
+    if area.file is not None or end - first != size or (area.start // machine.page_size + first) % size:
+        raise words.error(f"pages {first}..{end - 1} are not one aligned PMD of {size} anonymous pages")
+    va = area.start + first * machine.page_size
+    leaves = machine.leaves(process, va, va + size * machine.page_size)
+    if not leaves or any(leaf.level != Level.PTE for leaf in leaves):
+        raise words.error(f"{process.name} maps these pages by a PMD already, or none of them")
+    _unused(machine, words, name)
+    return moves.collapse(machine, process, va, name)
+
+
 def _split(machine: Machine, words: Words) -> list[str]:
-    process = _process(machine, words)
-    area = _area(process, words)
-    first, end = (area.start + page * machine.page_size for page in _range(area, words))
+    process = process_of(machine, words)
+    area = area_of(process, words)
+    first, end = (area.start + page * machine.page_size for page in range_of(area, words))
     leaves = [leaf for leaf in machine.leaves(process, first, end) if leaf.level != Level.PTE]
     if not leaves:
         raise words.error(f"{process.name} maps nothing there by a PMD or PUD")
@@ -365,11 +349,16 @@ def _unpin(machine: Machine, words: Words) -> list[str]:
     return []
 
 
-def _swapcache(machine: Machine, words: Words) -> list[str]:
+def _anon_folio(machine: Machine, words: Words) -> Folio:
     name = words.name("folio")
     folio = machine.folios.get(name)
     if folio is None or not folio.is_anon:
         raise words.error("no anonymous folio of this name exists", name)
+    return folio
+
+
+def _swapcache(machine: Machine, words: Words) -> list[str]:
+    folio = _anon_folio(machine, words)
     machine.acct.set_swapcache(folio, words.choice("on or off", ("on", "off")) == "on")
     operations.free_unused(machine, folio)
     return []
@@ -394,6 +383,9 @@ STEPS: dict[str, Callable[[Machine, Words], list[str]]] = {
     "munmap": _munmap,
     "exit": _exit,
     "mremap": _mremap,
+    "mprotect": _mprotect,
+    "migrate": _migrate,
+    "collapse": _collapse,
     "split": _split,
     "write": _write,
     "cow": _write,
