@@ -28,6 +28,7 @@ DEVIATIONS = {
     "cache-ops-pass": "cache maintenance by VA never faults",
     "par-sh-raw": "PAR_EL1.SH is not forced to 0b10 for Device and Non-cacheable memory",
     "device-by-low-nibble": "Device and Normal stages combine by the low nibbles of their MAIR-style attributes",
+    "fwb-device-of-stage2": "with HCR_EL2.FWB a Device MemAttr gives its own type, however strict stage 1's is",
     "no-device-alignment": "an unaligned access to Device memory does not fault",
     "hpfar-on-permission": "HPFAR_EL2 is filled on a stage 2 Permission fault",
     "high-oa-ignored": "address bits 51:48 (51:50 with DS) of a descriptor are ignored below an output size of 52",

@@ -192,7 +192,10 @@ def _leaf(ctx: Context, params: S2Params, request: Request, raw: int, level: int
     fnxs, memattr = entries.fnxs(raw), entries.memattr(raw)
     shareability = attributes.decode_shareability(sh)
     if params.fwb:
-        attrs = attributes.forced_write_back(request.attrs, memattr, shareability, fnxs)
+        first = request.attrs
+        if "fwb-device-of-stage2" in ctx.system.deviates and first.device >= 0 and not memattr & 4:
+            first = first._replace(device=3)  # the weakest type: stage 2's decides
+        attrs = attributes.forced_write_back(first, memattr, shareability, fnxs)
     else:
         attrs = attributes.decode_stage2(memattr, shareability, fnxs)
     base = leaf_base(ctx, params, raw, level)
