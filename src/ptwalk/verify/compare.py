@@ -96,18 +96,27 @@ class ProcessCheck:
         return Disagreement(self.checkpoint.number, self.tag, va, tables, kernel)
 
     def _compare_words(self, report: VerifyReport) -> None:
-        expected = {page: word for item in self.tables.items for page, word in self._words(item)}
         pagemap = self.checkpoint.pagemap(self.tag)
+        expected: dict[int, tuple[int, Item]] = {}
+        for item in self.tables.items:
+            before = len(expected)
+            expected.update(self._words(item, pagemap))
+            if len(expected) - before < item.nr_pages:
+                report.disagreements.append(self.disagree(item.va, self.text(item), "no area maps all of this"))
         for area in pagemap.ranges:
             self._compare_area(area, pagemap, expected, report)
-        for page, (_, item) in expected.items():
-            report.disagreements.append(self.disagree(page << self.shift, self.text(item), "no area maps this"))
 
-    def _words(self, item: Item) -> Iterator[tuple[int, tuple[int, Item]]]:
+    def _words(self, item: Item, pagemap: Pagemap) -> Iterator[tuple[int, tuple[int, Item]]]:
+        """The words of the item's pages that lie in an area: however large a leaf is, no more than pagemap has."""
         word, step = pagemap_word(item, self.linux)
         first = item.va >> self.shift
-        for i in range(item.nr_pages):
-            yield first + i, (word + i * step, item)
+        i = max(0, bisect_right(pagemap.ranges, item.va, key=lambda area: area.start) - 1)
+        while i < len(pagemap.ranges) and pagemap.ranges[i].start >> self.shift < first + item.nr_pages:
+            area = pagemap.ranges[i]
+            low = max(first, area.start >> self.shift)
+            high = min(first + item.nr_pages, area.end >> self.shift)
+            yield from ((page, (word + (page - first) * step, item)) for page in range(low, high))
+            i += 1
 
     def _compare_area(
         self, area: PagemapRange, pagemap: Pagemap, expected: dict[int, tuple[int, Item]], report: VerifyReport
