@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import mmap
-import signal
 import subprocess
 import tempfile
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from .. import tools
+from ..guest import BATCH_SECONDS, SharedGuest
 from . import protocol as p
 
 GUEST = Path(__file__).parent / "guest"
@@ -19,7 +17,6 @@ _CFLAGS = [
     "-fcf-protection=none", "-fno-stack-protector", "-fno-asynchronous-unwind-tables", "-Wall", "-Wextra", "-nostdlib",
     "-static", "-Wl,--build-id=none", "-Wl,-z,noexecstack,-z,max-page-size=4096,--no-warn-rwx-segments",
 ]  # fmt: skip
-BOOT_SECONDS, BATCH_SECONDS = 120, 600
 _CYLINDER, _SECTOR = 16 * 63 * 512, 512
 
 
@@ -49,57 +46,27 @@ class Qemu:
     program, profile, batch = "qemu-system-x86_64", "qemu-7.2", 20_000
 
     def __init__(self, depth: int, maxphyaddr: int) -> None:
-        tools.require(self.program)
-        self._folder = tempfile.TemporaryDirectory(prefix="ptwalk-oracle-")
-        folder = Path(self._folder.name)
-        elf, ram = build(folder), folder / "ram"
-        with ram.open("w+b") as file:
-            file.truncate(p.RAM)
-            self._ram = mmap.mmap(file.fileno(), p.RAM)
-        self._control(la57=int(depth == 5))
-        self._process = subprocess.Popen(
-            [self.program, "-accel", "tcg", "-cpu", f"max,phys-bits={maxphyaddr}", "-m", "256M", "-object",
-             f"memory-backend-file,id=ram,size=256M,mem-path={ram},share=on", "-machine", "pc,memory-backend=ram",
-             "-kernel", str(elf), "-display", "none", "-nodefaults", "-no-reboot"], stderr=subprocess.PIPE,
-        )  # fmt: skip
-        self._wait(4, 1, BOOT_SECONDS)
-        self._process.send_signal(signal.SIGSTOP)  # the guest polls for its next batch: not while nobody asks
+        self._guest = SharedGuest(self.program, p.RAM)
+        elf = build(self._guest.folder)
+        self._guest.write(p.CONTROL, self._control(0, int(depth == 5)))
+        machine = ["-cpu", f"max,phys-bits={maxphyaddr}", "-m", "256M", "-machine", "pc,memory-backend=ram"]
+        self._guest.start([*machine, "-kernel", str(elf)], p.CONTROL + 4)
 
-    def _control(self, command: int = 0, count: int = 0, la57: int = 0) -> None:
-        at = p.CONTROL
-        self._ram[at + 12 : at + 24] = count.to_bytes(4, "little") + la57.to_bytes(8, "little")
-        self._ram[at + 24 : at + 40] = p.TESTS.to_bytes(8, "little") + p.RESULTS.to_bytes(8, "little")
-        self._ram[at : at + 4] = command.to_bytes(4, "little")
-
-    def _wait(self, offset: int, value: int, seconds: float) -> None:
-        """Wait until a word of the control page has this value."""
-        at, end = p.CONTROL + offset, time.monotonic() + seconds
-        while int.from_bytes(self._ram[at : at + 4], "little") != value:
-            if self._process.poll() is not None:
-                said = self._process.stderr.read().decode(errors="replace") if self._process.stderr else ""
-                raise tools.OracleError(f"{self.program} ended: {said.strip()[-400:]}")
-            if time.monotonic() > end:
-                raise tools.OracleError(f"the guest has not answered for {seconds} seconds")
-            time.sleep(0.002)
+    def _control(self, count: int, la57: int = 0) -> bytes:
+        return p.CONTROL_FORMAT.pack(0, 0, 0, count, la57, 0, p.TESTS, p.RESULTS)
 
     def run(self, cases: Sequence[p.Case]) -> list[p.Answer]:
         """The answers to at most `protocol.BATCH` cases."""
-        data = b"".join(case.pack() for case in cases)
-        self._ram[p.TESTS : p.TESTS + len(data)] = data
-        self._control(command=1, count=len(cases))
-        self._process.send_signal(signal.SIGCONT)
-        self._wait(0, 0, BATCH_SECONDS)
-        self._process.send_signal(signal.SIGSTOP)
+        self._guest.write(p.TESTS, b"".join(case.pack() for case in cases))
+        self._guest.write(p.CONTROL, self._control(len(cases)))
+        self._guest.run_batch(p.CONTROL)
         size = p.RESULT_BYTES
-        found = self._ram[p.RESULTS : p.RESULTS + len(cases) * size]
+        found = self._guest.read(p.RESULTS, len(cases) * size)
         return [p.Answer.unpack(case, found[i * size : (i + 1) * size]) for i, case in enumerate(cases)]
 
     def close(self) -> None:
         """End the emulator and remove its files."""
-        self._process.kill()
-        self._process.communicate()
-        self._ram.close()
-        self._folder.cleanup()
+        self._guest.close()
 
 
 _BOCHS_CONFIG = """megs: 256
