@@ -51,7 +51,8 @@ class Reason(Enum):
 class EntryChange:
     """One entry written: `old` became `new` in the entry at physical address `pa`, which translates from `va` on.
 
-    `serial` numbers the writes of an editor in the order in which memory saw them.
+    `serial` numbers the writes of an editor in the order in which memory saw them. `broke` is the reason why the entry
+    was made invalid in between (arm64's break-before-make, Arm ARM D8.16.1), or nothing.
     """
 
     space: str
@@ -62,6 +63,7 @@ class EntryChange:
     reason: Reason
     pa: int
     serial: int
+    broke: str = ""
 
 
 Observer = Callable[[Sequence[EntryChange]], None]
@@ -120,14 +122,20 @@ class TableEditor:
     # ---- the one place that writes
 
     def write(self, slot: Slot, new: int, reason: Reason) -> int:
-        """Write an entry, tell the observers when the batch ends (at once outside of one), return the old value."""
+        """Write an entry, tell the observers when the batch ends (at once outside of one), return the old value.
+
+        Where the architecture forbids the change of a live entry, the entry is invalid in between: break, then make.
+        """
         size = self.tree(slot.va).entry_size
         old = self.memory.read_uint(slot.pa, size)
         if old == new:
             return old
+        broke = self.entries.needs_break(slot.level, old, new) if old and new else ""
+        if broke:
+            self.memory.write_uint(slot.pa, 0, size)
         self.memory.write_uint(slot.pa, new, size)
         self._serial += 1
-        change = EntryChange(self.space, slot.va, slot.level, old, new, reason, slot.pa, self._serial)
+        change = EntryChange(self.space, slot.va, slot.level, old, new, reason, slot.pa, self._serial, broke)
         if self._batch is None:
             self._tell([change])
         else:

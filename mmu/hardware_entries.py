@@ -65,6 +65,10 @@ class HardwareEntries(ABC):
     def resize(self, level: Level, raw: int, to: Level, pa: int) -> int:
         """A leaf at another level with the same attributes, for the page at `pa`; a contiguous bit is dropped."""
 
+    def needs_break(self, level: Level, old: int, new: int) -> str:
+        """Why a live entry has to be invalid for a while before `new` may stand there; nothing where it need not."""
+        return ""
+
     def contiguous_entries(self, level: Level) -> int:
         """How many neighbouring leaves a contiguous bit can join at this level; 1 where there is no such bit."""
         return 1
@@ -212,6 +216,10 @@ class Arm64Entries(HardwareEntries):
         nt = layout.mask("nT") if "nT" in layout else 0
         kept = raw & ~(layout.address_mask | CONTIGUOUS | nt | _PAGE_TYPE)
         return self._with_address(params, new, kept | (_PAGE_TYPE if to.number == 3 else 0), pa)
+
+    def needs_break(self, level: Level, old: int, new: int) -> str:
+        verdict = self.regime.break_before_make(level, old, new)
+        return "" if verdict.allowed else verdict.reason
 
     def contiguous_entries(self, level: Level) -> int:
         return 1 << contiguous_log2(self.regime.half(level), CONTIGUOUS, level.number)

@@ -122,9 +122,7 @@ _PAR_FAULT = (bit("F"), bits("FST", 6), res0(), bit("PTW"), bit("S"), res0(), bi
               bit("TopLevel"), bit("Overlay"), bit("DirtyBit"), res0(48))  # fmt: skip
 _PAR_LOW = (bit("F"), res0(6), bits("SH", 2), bit("NS"), bit("IMPDEF"), bit("NSE"))
 _FAULTED, _DONE = "after an AT instruction that faulted (F=1)", "after an AT instruction that succeeded (F=0)"
-PAR_EL1_FAULT = Layout(
-    "PAR_EL1_FAULT", *_PAR_FAULT, title=f"physical address register {_FAULTED}", source=_PAR_SOURCE
-)
+PAR_EL1_FAULT = Layout("PAR_EL1_FAULT", *_PAR_FAULT, title=f"physical address register {_FAULTED}", source=_PAR_SOURCE)
 PAR_EL1 = Layout(
     "PAR_EL1",
     *_PAR_LOW,

@@ -77,9 +77,7 @@ def stage1(ctx: Context, params: S1Params, leaf: S1Leaf, device: bool) -> Iterat
             yield Denial("nDirty", "dirty", True)
 
 
-def stage2(
-    ctx: Context, params: S2Params, raw: int, space: PASpace, device: bool, assured: bool
-) -> Iterator[Denial]:
+def stage2(ctx: Context, params: S2Params, raw: int, space: PASpace, device: bool, assured: bool) -> Iterator[Denial]:
     """What stage 2 denies the access itself (AArch64_S2CheckPermissions)."""
     rights = permissions.stage2(params, raw, el0=ctx.el == 0)
     if assured_only(params, raw) and not assured:

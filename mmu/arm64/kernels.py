@@ -37,7 +37,6 @@ SLOTS = tuple(_SLOTS.split())
 SLOT = {name: i for i, name in enumerate(SLOTS)}
 
 
-
 def _places(names: str) -> tuple[int, ...]:
     return tuple(INDEX[name] for name in names.split())
 

@@ -18,9 +18,7 @@ from .system import SystemState
 _LETTERS = "rwx"
 
 
-def make_context(
-    system: SystemState, memory: Memory, va: int, access: Arm64Access, *, update: bool = False
-) -> Context:
+def make_context(system: SystemState, memory: Memory, va: int, access: Arm64Access, *, update: bool = False) -> Context:
     """A translation ready to run."""
     level = access.level
     regime = system.regime(level)
@@ -66,9 +64,7 @@ def _rights(ctx: Context, first: stage1.Output, second: stage2.Output | None) ->
     return rights
 
 
-def _stage2_allows(
-    ctx: Context, first: stage1.Output, second: stage2.Output | None, right: str, user: bool
-) -> bool:
+def _stage2_allows(ctx: Context, first: stage1.Output, second: stage2.Output | None, right: str, user: bool) -> bool:
     if second is None or second.params is None:
         return True
     params, raw = second.params, second.raw
@@ -81,9 +77,7 @@ def _stage2_allows(
     return permissions.stage2(params, raw, el0=user).allows(right)
 
 
-def full_translate(
-    system: SystemState, memory: Memory, va: int, access: Arm64Access, *, update: bool = False
-) -> Walk:
+def full_translate(system: SystemState, memory: Memory, va: int, access: Arm64Access, *, update: bool = False) -> Walk:
     """Translate `va`; `update` writes access flags and dirty state back to memory."""
     ctx = make_context(system, memory, va, access, update=update)
     detail = yield from run(ctx)

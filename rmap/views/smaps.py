@@ -57,9 +57,7 @@ def vma_stats(process: MappedProcess, vma: VmaFacts, frames: Frames, model: Mode
     return stats
 
 
-def _entry(
-    stats: MemSizeStats, entry: PageEntry, frames: Frames, model: Model, rules: ProcRules, locked: bool
-) -> None:
+def _entry(stats: MemSizeStats, entry: PageEntry, frames: Frames, model: Model, rules: ProcRules, locked: bool) -> None:
     if entry.present:
         folio = None if entry.special else frames.folio(entry.pfn)
         if folio is not None:

@@ -7,6 +7,7 @@ print_pte and mem_print); `csv`, `json` lines and Parquet hold one merged range 
 from __future__ import annotations
 
 import csv
+import importlib
 import io
 from collections.abc import Callable, Iterable, Iterator
 
@@ -78,8 +79,7 @@ LINES: dict[str, Callable[[Iterable[Leaf]], Iterator[str]]] = {
 def write_parquet(path: str, leaves: Iterable[Leaf]) -> None:
     """A Parquet file of ranges, addresses as unsigned 64-bit columns; needs the extra `ptwalk[parquet]`."""
     try:
-        import pyarrow
-        import pyarrow.parquet as parquet
+        pyarrow, parquet = (importlib.import_module(name) for name in ("pyarrow", "pyarrow.parquet"))
     except ImportError:
         raise InputError("Parquet output needs pyarrow: install the extra `ptwalk[parquet]`") from None
     found = list(ranges(leaves, physical=True))

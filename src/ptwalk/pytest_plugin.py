@@ -55,7 +55,7 @@ def ptwalk_machine(tmp_path: Path) -> Callable[..., Machine]:
 
 
 def pytest_collection_modifyitems(session: pytest.Session, items: list[pytest.Item]) -> None:
-    for name in session.config.getoption("--ptwalk-vectors"):
+    for name in session.config.getoption("--ptwalk-vectors") or []:
         path = Path(name)
         if not path.is_file():
             raise pytest.UsageError(f"--ptwalk-vectors: no file {name}")

@@ -28,7 +28,7 @@ class Wanted(NamedTuple):
 def page(machine: Machine, spaces: Sequence[str], walks: Sequence[Wanted]) -> str:
     """The whole page as one string of HTML that refers to nothing outside itself."""
     title = f"{machine.source}: page tables"
-    css = files(__package__).joinpath("style.css").read_text(encoding="utf-8")
+    css = files("ptwalk.report").joinpath("style.css").read_text(encoding="utf-8")
     parts = [
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>',
         f'<meta name="viewport" content="width=device-width, initial-scale=1"><style>{css}</style></head><body>',
