@@ -107,6 +107,9 @@ class Layout(Mapping[str, Field]):
         self.construct = ByteSwapped(self.struct)
         self.width: int = self.construct.sizeof() * 8
         self._fields = {f.name: f for f in self._read_back()}
+        self._roles: dict[str, int] = {}
+        for f in self._fields.values():
+            self._roles[f.role] = self._roles.get(f.role, 0) | f.mask
         if len(self._fields) != len(fields):
             raise ValueError(f"{name}: a field name stands twice")
 
@@ -140,7 +143,7 @@ class Layout(Mapping[str, Field]):
 
     def role_mask(self, role: str) -> int:
         """The OR of the masks of all fields with this role (RES0, IGNORED, ADDRESS, SOFTWARE)."""
-        return self.mask(*(f.name for f in self._fields.values() if f.role == role))
+        return self._roles.get(role, 0)
 
     @property
     def address_mask(self) -> int:
