@@ -21,7 +21,7 @@ FEATURES = (
 PA_SIZES = (32, 36, 40, 42, 44, 48, 52, 56)
 
 DEVIATIONS = {
-    "any-block-level": "a block descriptor is accepted at every level but the last",
+    "any-block-level": "a block descriptor is accepted at levels 0 to 2 (QEMU itself stops at one at level -1)",
     "block-low-bits-ored": "address bits of a block descriptor below the block's size are OR-ed into the output",
     "contiguous-ignored": "the Contiguous bit changes no output address",
     "at-sets-dirty": "an address translation for a write sets the dirty state",

@@ -177,7 +177,7 @@ def _walk(ctx: Context, params: S1Params) -> Steps[_Found]:
         yield from gpt.check(ctx, at.pa, at.space, record, on_walk=True)
         raw = read_descriptor(ctx, at.pa, size, params.ee, record)
         record.entry_pa, record.entry = at.pa, raw
-        kind = entries.kind_of(params, raw, walk.level, any_block)
+        kind = entries.kind_of(params, raw, walk.level, any_block and walk.level >= 0)
         if kind is Kind.INVALID:
             yield _step(params, walk, raw, at.pa, "invalid")
             fail(record, FaultType.TRANSLATION, "DecodeDescriptorType", "valid" if not raw & 1 else "descriptor type")

@@ -147,7 +147,7 @@ def _walk(ctx: Context, params: S2Params, request: Request) -> Steps[_Found]:
         yield from gpt.check(ctx, pa, params.base_space, record, on_walk=True)
         raw = read_descriptor(ctx, pa, size, params.ee, record)
         record.entry_pa, record.entry = pa, raw
-        kind = entries.kind_of(params, raw, level, any_block)
+        kind = entries.kind_of(params, raw, level, any_block and level >= 0)
         yield _step(params, raw, level, pa, kind)
         if kind is Kind.LEAF:
             return _leaf(ctx, params, request, raw, level, pa)
