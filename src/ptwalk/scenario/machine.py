@@ -18,8 +18,9 @@ from ..rmap.levels import ORDERS_BY_PAGE_SIZE, Level, Rules
 from ..rmap.mm_id import Mm
 from ..rmap.overflow import Limits
 from ..rmap.runs import PageRuns
-from ..rmap.views.inputs import PageEntry, Vma
+from ..rmap.views.inputs import PageEntry, State, Vma
 from ..rmap.views.tables import CONT_PTES, ProcessTables
+from .swapfile import SwapFile
 
 _TABLES = 64 << 20
 WRITE = LinuxFlags.WRITE
@@ -158,6 +159,7 @@ class Machine:
         self.freed: list[Folio] = []
         self.files: dict[str, File] = {}
         self.processes: dict[str, Process] = {}
+        self.swap = SwapFile()
 
     # ---- folios (satisfies views.inputs.Frames)
 
@@ -208,8 +210,8 @@ class Machine:
         return False
 
     def swap_count(self, swap_type: int, swap_offset: int) -> int:
-        """Nothing is swapped out."""
-        return 0
+        """How many entries refer to a slot of the one swap file."""
+        return self.swap.counts.get(swap_offset, 0)
 
     # ---- processes
 
@@ -237,6 +239,8 @@ class Machine:
         """The present entries that map any part of a range of addresses, ascending."""
         found = []
         for entry in process.entries(start, end):
+            if entry.state is State.SWAP:
+                continue
             folio = self.folio(entry.pfn)
             if folio is None:
                 raise PtwalkError(f"the entry at va {entry.va:#018x} maps frame {entry.pfn:#x}, which is no folio's")

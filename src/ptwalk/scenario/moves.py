@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import groupby
 
 from ..arch.linux import LinuxFlags
@@ -11,6 +12,7 @@ from ..rmap.folio import Folio, Kind
 from ..rmap.levels import Level
 from .machine import Area, Leaf, Machine, Process
 from .operations import fault_anon, leaves_of, runs, split, split_at_edges, zap
+from .swap import swap_entries, write_entry
 
 
 def mremap(machine: Machine, process: Process, area: Area, start: int) -> None:
@@ -22,10 +24,13 @@ def mremap(machine: Machine, process: Process, area: Area, start: int) -> None:
             if leaf.level == level:
                 split(machine, process, leaf.va)
     moved = machine.leaves(process, area.start, area.start + size)
+    swapped = swap_entries(machine, process, area.start, area.start + size)
     with process.editor.batch():
         machine.clear(process, area.start, size, Reason.MOVE)
         for va, level, folio, page, n, flags in _alike(machine, moved):
             machine.install(process, start + va - area.start, level, folio, page, n, flags, Reason.MOVE)
+        for entry in swapped:
+            write_entry(process, replace(entry, va=start + entry.va - area.start), Reason.MOVE)
     area.start = start
 
 
@@ -73,6 +78,9 @@ def migrate(machine: Machine, folio: Folio) -> list[str]:
         acct.put(folio, 1)
     for model in acct.live(new):
         model.count_mthp(model.stats.mthp_nr_anon, new, 1)
+    acct.set_swapcache(new, folio.in_swapcache)
+    acct.set_swapcache(folio, False)
+    machine.swap.move(folio, new)
     acct.free(folio)
     machine.forget(folio)
     for process, leaf, exclusive in kept:

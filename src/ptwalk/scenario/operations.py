@@ -15,6 +15,7 @@ from ..rmap.levels import Level
 from ..rmap.models import MODELS
 from ..rmap.partial import deferred_split_scan, scan_partially_mapped
 from .machine import WRITE, WRITTEN, Area, Leaf, Machine, Process
+from .swap import copy_entries, free_entries, free_unused
 
 Run = tuple[int, Level, Folio, int, int]
 """Entries taken in one call: va, level, folio, its first page, pages."""
@@ -120,6 +121,7 @@ def fork(machine: Machine, src: Process, name: str, files: bool) -> list[str]:
             if failed:
                 exit_mm(machine, dst)
                 return [failed]
+        copy_entries(machine, src, dst, area.start, area.start + area.nr_pages * machine.page_size)
     return notes
 
 
@@ -175,10 +177,11 @@ def leaves_of(machine: Machine, process: Process, area: Area) -> list[Leaf]:
 
 
 def zap(machine: Machine, process: Process, start: int, end: int) -> list[str]:
-    """zap_page_range: clear entries, count them away, drop references; leaves that the range cuts are split first."""
+    """zap_page_range: clear entries, count them away, drop references and slots; leaves it cuts are split first."""
     notes = split_at_edges(machine, process, start, end)
     for run in list(runs(machine, machine.leaves(process, start, end))):
         _remove(machine, process, run)
+    free_entries(machine, process, start, end)
     return notes
 
 
@@ -199,13 +202,6 @@ def _remove(machine: Machine, process: Process, run: Run) -> None:
     machine.acct.remove_rmap(folio, process.mm, level, page, n)
     machine.acct.put(folio, _entries(machine, level, n))
     free_unused(machine, folio)
-
-
-def free_unused(machine: Machine, folio: Folio) -> None:
-    """An anonymous folio that nothing references any more is freed; its counters must be at their first values."""
-    if folio.is_anon and not folio.refs and not folio.pins:
-        machine.acct.free(folio)
-        machine.forget(folio)
 
 
 def exit_mm(machine: Machine, process: Process) -> list[str]:
@@ -250,9 +246,9 @@ def write_fault(machine: Machine, process: Process, va: int) -> list[str]:
         folio = leaf.folio
         reuse = bool(folio.exclusive[leaf.page])
         if not reuse and leaf.level == Level.PMD:
-            reuse = acct.wp_can_reuse_pmd(folio)
+            reuse = acct.wp_can_reuse_pmd(folio, can_free_swap=not machine.swap.is_counted(folio))
         elif not reuse and leaf.level == Level.PTE:
-            reuse = acct.wp_can_reuse_anon_folio(folio)
+            reuse = acct.wp_can_reuse_anon_folio(folio, can_free_swap=not machine.swap.is_counted(folio))
         if reuse:
             acct.set_exclusive(folio, leaf.level, leaf.page, leaf.nr_pages)
             machine.make_writable(process, leaf.va)

@@ -14,6 +14,7 @@ from ..rmap.models.precise import ENTIRELY_MAPPED
 from ..rmap.truth import Mapping, problems, recount, statistics_problems
 from ..rmap.views import meminfo, numa_maps, smaps
 from ..rmap.views.rules import AS_MEANT
+from . import swap
 from .machine import Leaf, Machine, Process
 from .script import RecountError
 
@@ -116,7 +117,7 @@ def recount_problems(machine: Machine, leaves: dict[str, list[Leaf]]) -> list[st
         expected = machine.acct.driver.expected_ref_count(folio)
         if folio.refs != expected:
             wrong.append(f"{folio!r} has {folio.refs} references, its mappings and cache explain {expected}")
-    return wrong + machine.acct.warnings
+    return wrong + swap.recount_problems(machine) + machine.acct.warnings
 
 
 # ---- folios

@@ -8,10 +8,11 @@ from ..rmap.folio import Folio, Kind
 from ..rmap.levels import Level
 from ..rmap.models import MODELS
 from ..rmap.runs import PageRuns
-from . import moves, operations
+from . import moves, operations, reclaim
 from .machine import ARCHES, Area, File, Machine, Process, Settings
 from .operands import area_of, locate, process_of, range_of
 from .script import Words
+from .swap import free_unused, swap_entries
 
 MAX_ENTRIES = 1 << 16
 """PTEs that one fault may write."""
@@ -223,6 +224,10 @@ def _check_unmapped(machine: Machine, words: Words, process: Process, area: Area
         page = (max(leaves[0].va, first) - area.start) // machine.page_size
         name = machine.name_of(leaves[0].folio)
         raise words.error(f"page {page} of {area.name} is mapped already (folio {name})")
+    swapped = swap_entries(machine, process, first, end)
+    if swapped:
+        page = (swapped[0].va - area.start) // machine.page_size
+        raise words.error(f"page {page} of {area.name} is swapped out, it comes back with swapin")
 
 
 def _check_cached(machine: Machine, words: Words, area: Area, pages: tuple[int, int], level: Level) -> None:
@@ -359,9 +364,39 @@ def _anon_folio(machine: Machine, words: Words) -> Folio:
 
 def _swapcache(machine: Machine, words: Words) -> list[str]:
     folio = _anon_folio(machine, words)
-    machine.acct.set_swapcache(folio, words.choice("on or off", ("on", "off")) == "on")
-    operations.free_unused(machine, folio)
+    wanted = words.choice("on or off", ("on", "off")) == "on"
+    if not wanted and machine.swap.is_counted(folio):
+        raise words.error("entries refer to its swap slots, so it stays in the swap cache", machine.name_of(folio))
+    if not wanted:
+        machine.swap.leave(folio)
+    machine.acct.set_swapcache(folio, wanted)
+    free_unused(machine, folio)
     return []
+
+
+def _swapout(machine: Machine, words: Words) -> list[str]:
+    process = process_of(machine, words)
+    area = area_of(process, words)
+    first, end = (area.start + page * machine.page_size for page in range_of(area, words))
+    if area.file is not None:
+        raise words.error("only anonymous pages are swapped out", area.name)
+    if not machine.leaves(process, first, end):
+        raise words.error(f"{process.name} maps nothing there")
+    return reclaim.swapout(machine, process, first, end)
+
+
+def _swapin(machine: Machine, words: Words) -> list[str]:
+    name = words.option("as") or _next_name(machine)
+    process = process_of(machine, words)
+    area = area_of(process, words)
+    first, end = range_of(area, words)
+    va = area.start + first * machine.page_size
+    if end != first + 1:
+        raise words.error("one page is wanted, not a range")
+    if not swap_entries(machine, process, va, va + 1):
+        raise words.error(f"page {first} of {area.name} is not swapped out by {process.name}")
+    _unused(machine, words, name)
+    return reclaim.swapin(machine, process, va, name)
 
 
 def _scan(machine: Machine, words: Words) -> list[str]:
@@ -392,6 +427,8 @@ STEPS: dict[str, Callable[[Machine, Words], list[str]]] = {
     "pin": _pin,
     "unpin": _unpin,
     "swapcache": _swapcache,
+    "swapout": _swapout,
+    "swapin": _swapin,
     "scan": _scan,
     "deferred-split": _deferred_split,
 }

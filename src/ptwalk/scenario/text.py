@@ -21,6 +21,8 @@ PROCESS_ROWS = (
     "AnonHugePages",
     "ShmemPmdMapped",
     "FilePmdMapped",
+    "Swap",
+    "SwapPss",
     "mapmax",
     "MMAP_EXCLUSIVE",
 )
