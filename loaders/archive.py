@@ -21,7 +21,6 @@ MAX_ARCHIVE = 1 << 29
 MAX_FILE = 1 << 28
 MAX_MEMBERS = 1 << 16
 _LZMA_MEMORY = 1 << 28  # xz -9 needs 65 MiB to decompress
-_CHUNK = 1 << 24
 _TAR_BLOCK = 512
 
 
@@ -78,17 +77,18 @@ class TarArchive:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._data = memoryview(decompress_xz(path))
+        content = decompress_xz(path)
+        self._data = memoryview(content)
         self._members: dict[str, tuple[int, int]] = {}
         try:
-            self._index()
+            self._index(io.BytesIO(content))
             self._strip_top()
         except (tarfile.TarError, ValueError, OverflowError, EOFError) as error:
             raise InputError(f"the tar inside cannot be read: {error}", file=path) from error
 
-    def _index(self) -> None:
+    def _index(self, content: io.BytesIO) -> None:
         end = 0
-        with tarfile.open(fileobj=io.BytesIO(self._data), mode="r:") as tar:
+        with tarfile.open(fileobj=content, mode="r:") as tar:
             for count, member in enumerate(tar):
                 if count == MAX_MEMBERS:
                     raise InputError(f"more than {MAX_MEMBERS} members: not a capture", file=self.path)
@@ -142,7 +142,7 @@ def decompress_xz(path: Path, limit: int = MAX_ARCHIVE) -> bytes:
         stream = lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_LZMA_MEMORY)
         try:
             while not stream.eof:
-                parts.append(stream.decompress(raw, _CHUNK))
+                parts.append(stream.decompress(raw, limit + 1 - total))
                 raw = b""
                 total += len(parts[-1])
                 if total > limit:
@@ -152,7 +152,7 @@ def decompress_xz(path: Path, limit: int = MAX_ARCHIVE) -> bytes:
         except lzma.LZMAError as error:
             raise InputError(f"the xz stream is damaged: {error}", file=path) from error
         raw = stream.unused_data.lstrip(b"\0")  # padding between streams
-    return b"".join(parts)
+    return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
 def open_archive(path: Path) -> Archive:

@@ -6,11 +6,13 @@ import json
 import re
 import sys
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..arch.errors import InputError
 from ..mmu.walk import Rights
-from ..queries import NO_RIGHTS, Filter
+
+if TYPE_CHECKING:
+    from ..queries import Filter
 
 _RIGHTS = dict(zip("RWXrwx", Rights, strict=True))
 _SUFFIX = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
@@ -82,6 +84,8 @@ def address_range(text: str, field: str) -> tuple[int, int]:
 
 def leaf_filter(rights: str | None, size: str | None, pa: str | None, va: str | None) -> Filter:
     """The filter that --rights, --size, --pa and --va ask for."""
+    from ..queries import NO_RIGHTS, Filter
+
     wanted = NO_RIGHTS
     for letter in rights or "":
         if letter not in _RIGHTS:
