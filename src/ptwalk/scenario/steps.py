@@ -8,8 +8,8 @@ from ..rmap.folio import Folio, Kind
 from ..rmap.levels import Level
 from ..rmap.models import MODELS
 from ..rmap.runs import PageRuns
-from . import moves, operations, reclaim
-from .machine import ARCHES, Area, File, Machine, Process, Settings
+from . import ksm, moves, operations, reclaim
+from .machine import ARCHES, Area, File, Leaf, Machine, Process, Settings
 from .operands import area_of, locate, process_of, range_of
 from .script import Words
 from .swap import free_unused, swap_entries
@@ -380,8 +380,11 @@ def _swapout(machine: Machine, words: Words) -> list[str]:
     first, end = (area.start + page * machine.page_size for page in range_of(area, words))
     if area.file is not None:
         raise words.error("only anonymous pages are swapped out", area.name)
-    if not machine.leaves(process, first, end):
+    leaves = machine.leaves(process, first, end)
+    if not leaves:
         raise words.error(f"{process.name} maps nothing there")
+    if any(leaf.folio.kind is Kind.KSM for leaf in leaves):
+        raise words.error("pages of KSM are not swapped out here")
     return reclaim.swapout(machine, process, first, end)
 
 
@@ -397,6 +400,24 @@ def _swapin(machine: Machine, words: Words) -> list[str]:
         raise words.error(f"page {first} of {area.name} is not swapped out by {process.name}")
     _unused(machine, words, name)
     return reclaim.swapin(machine, process, va, name)
+
+
+def _merge(machine: Machine, words: Words) -> list[str]:
+    kept, first, va = locate(machine, words)
+    given, second, other = locate(machine, words)
+    for leaf in (first, second):
+        if not leaf.folio.is_anon or leaf.folio.in_swapcache:
+            name = machine.name_of(leaf.folio)
+            raise words.error("only anonymous pages outside the swap cache are merged", name)
+    if second.folio.kind is Kind.KSM or (first.folio is second.folio and not first.folio.is_large):
+        raise words.error("the second page is merged already, or is the first one", machine.name_of(second.folio))
+    if first.folio is second.folio and _page_at(machine, first, va) == _page_at(machine, second, other):
+        raise words.error("both are the same page", machine.name_of(first.folio))
+    return ksm.merge(machine, (kept, va), (given, other))
+
+
+def _page_at(machine: Machine, leaf: Leaf, va: int) -> int:
+    return leaf.page + (va - leaf.va) // machine.page_size
 
 
 def _scan(machine: Machine, words: Words) -> list[str]:
@@ -429,6 +450,7 @@ STEPS: dict[str, Callable[[Machine, Words], list[str]]] = {
     "swapcache": _swapcache,
     "swapout": _swapout,
     "swapin": _swapin,
+    "merge": _merge,
     "scan": _scan,
     "deferred-split": _deferred_split,
 }
