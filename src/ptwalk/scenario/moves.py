@@ -48,11 +48,15 @@ def mprotect(machine: Machine, process: Process, start: int, end: int, write: bo
     """
     split_at_edges(machine, process, start, end)
     machine.unfold(process, start, end)
-    for leaf in machine.leaves(process, start, end):
-        if not write:
-            machine.protect(process, leaf)
-        elif leaf.folio.is_anon and leaf.folio.exclusive[leaf.page]:
+    leaves = machine.leaves(process, start, end)
+    chosen = [leaf for leaf in leaves if not write or (leaf.folio.is_anon and leaf.folio.exclusive[leaf.page])]
+    for leaf in chosen if len(chosen) < len(leaves) else ():  # the entries of a contpte block may no longer be alike
+        machine.unfold(process, leaf.va, leaf.va + leaf.nr_pages * machine.page_size)
+    for leaf in chosen:
+        if write:
             machine.allow_write(process, leaf)
+        else:
+            machine.protect(process, leaf)
 
 
 def migrate(machine: Machine, folio: Folio) -> list[str]:
@@ -94,6 +98,10 @@ def migrate(machine: Machine, folio: Folio) -> list[str]:
 def collapse(machine: Machine, process: Process, va: int, name: str) -> list[str]:
     """collapse_huge_page: every old PTE is cleared and counted away, then a new PMD-sized folio is mapped."""
     size = machine.levels.size(Level.PMD) * machine.page_size
+    for leaf in machine.leaves(process, va, va + size):
+        folio = leaf.folio
+        if folio.pins or folio.refs != machine.acct.driver.expected_ref_count(folio):
+            return [f"-EAGAIN: {machine.name_of(folio)} may be pinned and stays"]
     zap(machine, process, va, va + size)
     folio = machine.new_folio(name, machine.levels.pmd, Kind.ANON)
     return fault_anon(machine, process, va, folio, None)

@@ -135,7 +135,9 @@ def _fork_run(machine: Machine, src: Process, dst: Process, run: Run, notes: lis
     if level == Level.PMD:
         split(machine, src, va)
         notes.append(f"{name} may be pinned: {src.name}'s PMD is split")
-    if level != Level.PUD:
+    if level == Level.PUD:
+        notes.append(f"{name} may be pinned: its PUD is not duplicated, {dst.name} does not map it")
+    else:
         for start, pages, _ in list(folio.exclusive.runs(page, n)):
             part = (va + (start - page) * machine.page_size, Level.PTE, folio, start, pages)
             if not _dup(machine, src, dst, part):
