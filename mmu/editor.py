@@ -52,7 +52,8 @@ class EntryChange:
     """One entry written: `old` became `new` in the entry at physical address `pa`, which translates from `va` on.
 
     `serial` numbers the writes of an editor in the order in which memory saw them. `broke` is the reason why the entry
-    was made invalid in between (arm64's break-before-make, Arm ARM D8.16.1), or nothing.
+    was made invalid in between (arm64's break-before-make, Arm ARM D8.16.1), or nothing. `intent` is what the writer of
+    the batch tells observers beyond the entry (rmap.observer.Intent), None where it tells nothing.
     """
 
     space: str
@@ -64,10 +65,15 @@ class EntryChange:
     pa: int
     serial: int
     broke: str = ""
+    intent: object = None
 
 
 Observer = Callable[[Sequence[EntryChange]], None]
-"""Called with the changes of one batch, additions first, removals last, otherwise in the order of writing."""
+"""Called with the changes of one batch, additions first, removals last, otherwise in the order of writing.
+
+An observer that raises refuses the batch: its writes are undone and observers behind it hear nothing. One that may
+refuse therefore stands before those that only listen.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +116,7 @@ class TableEditor:
         self._trees = regime.trees
         self.observers: list[Observer] = []
         self._batch: list[EntryChange] | None = None
+        self._intent: object = None
         self._taken: list[int] = []  # frames allocated in the open batch
         self._freed: list[int] = []  # frames to return when it ends
         self._serial = 0
@@ -126,6 +133,10 @@ class TableEditor:
 
         Where the architecture forbids the change of a live entry, the entry is invalid in between: break, then make.
         """
+        with self.batch():
+            return self._write(slot, new, reason)
+
+    def _write(self, slot: Slot, new: int, reason: Reason) -> int:
         size = self.tree(slot.va).entry_size
         old = self.memory.read_uint(slot.pa, size)
         if old == new:
@@ -135,42 +146,44 @@ class TableEditor:
             self.memory.write_uint(slot.pa, 0, size)
         self.memory.write_uint(slot.pa, new, size)
         self._serial += 1
-        change = EntryChange(self.space, slot.va, slot.level, old, new, reason, slot.pa, self._serial, broke)
-        if self._batch is None:
-            self._tell([change])
-        else:
-            self._batch.append(change)
+        assert self._batch is not None
+        self._batch.append(
+            EntryChange(self.space, slot.va, slot.level, old, new, reason, slot.pa, self._serial, broke, self._intent)
+        )
         return old
 
     @contextmanager
-    def batch(self) -> Iterator[None]:
-        """Changes made inside form one batch; a batch inside another joins it.
+    def batch(self, intent: object = None) -> Iterator[None]:
+        """Changes made inside form one batch; a batch inside another joins it and its intent.
 
-        An exception undoes the batch's writes and nobody hears of them.
+        An exception, from inside or from an observer that refuses, undoes the batch's writes.
         """
         if self._batch is not None:
             yield
             return
-        self._batch = []
+        self._batch, self._intent = [], intent
         try:
             yield
+            if self._batch:
+                self._tell(self._batch)
         except BaseException:
             self._roll_back()
             raise
-        changes, self._batch = self._batch, None
-        freed, self._freed = self._freed, []
-        self._taken.clear()
+        freed = self._freed
+        self._end()
         for pa in freed:
             self.frames.free(pa)
-        if changes:
-            self._tell(changes)
 
     def _roll_back(self) -> None:
+        taken = self._taken
         for change in reversed(self._batch or []):
             self.memory.write_uint(change.pa, change.old, self.tree(change.va).entry_size)
-        for pa in reversed(self._taken):
+        self._end()
+        for pa in reversed(taken):
             self.frames.free(pa)
-        self._batch, self._taken, self._freed = None, [], []
+
+    def _end(self) -> None:
+        self._batch, self._intent, self._taken, self._freed = None, None, [], []
 
     def _tell(self, changes: list[EntryChange]) -> None:
         if self.observers:

@@ -21,6 +21,10 @@ class CounterOverflow(Rejected):
     """The hard limit of a counter: the kernel proposal's -EOVERFLOW, raised before any counter changed."""
 
 
+class Busy(Rejected):
+    """fork's -EBUSY: the pages may be pinned, or a counter is at its limit; they are copied instead."""
+
+
 class FreeError(PtwalkError):
     """A folio freed while a counter is not at its free-time value (the kernel's "bad page" report).
 

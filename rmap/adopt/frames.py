@@ -87,6 +87,13 @@ class KernelFrames:
         """Entries that refer to a swap slot."""
         return self.swap_entries[swap_type, swap_offset]
 
+    def count_swap(self, swap_type: int, swap_offset: int, n: int) -> None:
+        """n more (or fewer) entries refer to a slot."""
+        self.swap_entries[swap_type, swap_offset] += n
+
+    def unreferenced(self, folio: Folio) -> None:
+        """A captured folio stays: references do not move."""
+
     def seen_shared(self, entry: PageEntry) -> bool:
         """Whether this entry of a shared PMD table was seen before, through another process."""
         if not entry.pmd_shared:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from operator import attrgetter
 
 from ...arch.errors import InputError
-from ..folio import Folio
-from ..levels import Level
 from ..mm_id import Mm
-from ..views.inputs import PageEntry, State, VmaFacts, is_hugetlb
+from ..observer import Run, joined, mapped_folio
+from ..views.inputs import PageEntry, VmaFacts, is_hugetlb
 from ..views.tables import ProcessTables
 from .frames import KernelFrames
 
@@ -75,38 +74,6 @@ class AdoptedProcess:
     def pte_tables(self, start: int, end: int) -> Iterator[tuple[int, int]]:
         """The parts of a range that a table of PTEs covers."""
         return self.tables.pte_tables(start, end)
-
-
-Run = tuple[Folio, Level, int, int]
-"""Mappings of one folio at one level: first page, pages."""
-
-
-def mapped_folio(entry: PageEntry, frames: KernelFrames) -> Folio | None:
-    """The folio an entry maps as rmap counts it: present pages, device-private and device-exclusive ones."""
-    if entry.present:
-        return None if entry.special else frames.folio(entry.pfn)
-    counted = entry.state in (State.DEVICE_PRIVATE, State.DEVICE_EXCLUSIVE)
-    return frames.folio(entry.pfn) if counted else None
-
-
-def joined(runs: Iterable[Run]) -> Iterator[Run]:
-    """PTEs that map neighbouring pages of one folio, as one run: the kernel's batches.
-
-    >>> from ..folio import Kind
-    >>> folio = Folio(4, Kind.FILE)
-    >>> [run[2:] for run in joined([(folio, Level.PTE, 3, 1), (folio, Level.PTE, 4, 1), (folio, Level.PTE, 4, 1)])]
-    [(3, 2), (4, 1)]
-    """
-    now: Run | None = None
-    for run in runs:
-        if now is not None and run[1] is Level.PTE and run[:3] == (now[0], Level.PTE, now[2] + now[3]):
-            now = (*now[:3], now[3] + run[3])
-            continue
-        if now is not None:
-            yield now
-        now = run
-    if now is not None:
-        yield now
 
 
 def runs(process: AdoptedProcess, frames: KernelFrames) -> Iterator[Run]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 
 from ...arch.errors import BusError, InputError
 from ...arch.linux import (
@@ -25,6 +26,9 @@ from .inputs import PageEntry, State
 
 CONT_PTES = {12: 16, 14: 128, 16: 32}
 """Entries of one contiguous block of arm64 PTEs, by page shift (CONT_PTES)."""
+
+_DECODED = 1 << 16
+"""Decoded entries that are remembered: each view of each model reads the same ones."""
 
 _STATES: dict[EntryKind, State] = {
     EntryKind.SWAP: State.SWAP,
@@ -83,6 +87,9 @@ class ProcessTables:
     shared_pmd_tables: Collection[int] = frozenset()
     max_tables: int = MAX_TABLES
 
+    def __post_init__(self) -> None:
+        self._decode = lru_cache(_DECODED)(self.linux.decode)
+
     @property
     def tree(self) -> Tree:
         """The tree of user addresses."""
@@ -104,6 +111,10 @@ class ProcessTables:
             if self._below(table, raw) is None:
                 va = table.va + (index << table.level.shift)
                 yield RawEntry(va, table.level, raw, table.pa, index, table.words, table.blocks)
+
+    def is_table(self, level: walk.Level, raw: int) -> bool:
+        """Whether an entry points at a table."""
+        return level.number != self.tree.levels[-1].number and self.regime.classify(level, raw).type is EntryType.TABLE
 
     def _below(self, table: _Table, raw: int) -> int | None:
         """The address of the table an entry points at, None for any other entry."""
@@ -164,7 +175,7 @@ class ProcessTables:
 
     def decode(self, entry: RawEntry) -> LinuxEntry:
         """The entry as Linux reads it; A and D of a contiguous arm64 block are those of any of its entries."""
-        found = self.linux.decode(entry.level.number, entry.raw)
+        found = self._decode(entry.level.number, entry.raw)
         if LinuxFlags.CONTIG in found.flags and self.linux.paging.depth(entry.level.number) == 0:
             either = LinuxFlags.YOUNG | LinuxFlags.DIRTY
             if found.flags & either != either:

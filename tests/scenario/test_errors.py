@@ -10,9 +10,9 @@ import pytest
 from ptwalk.arch.errors import InputError, PtwalkError
 from ptwalk.cli import run
 from ptwalk.rmap.folio import Kind
+from ptwalk.rmap.operations import fault
+from ptwalk.rmap.space.system import Settings, System
 from ptwalk.scenario import snapshot
-from ptwalk.scenario.machine import Machine, Settings
-from ptwalk.scenario.operations import fault_anon
 from ptwalk.scenario.runner import run_lines
 from ptwalk.scenario.script import RecountError, Words, parse
 from ptwalk.scenario.steps import STEPS
@@ -55,14 +55,14 @@ BAD = {
     "a page without a folio": ("file f shmem 4M\nmmap A v f\nfault A v 3", 3, "fault: page 3 of f has no folio"),
     "too many unpins": (THP + "unpin A v 0", 3, "unpin: refused by total-mapped-pages: 1 pins"),
     "words left over": (THP + "exit A now", 3, "exit: this word has no meaning here ('now')"),
-    "a migration of a file": ("file f shmem 2M\nfolio S f\nmigrate S", 3, "migrate: no anonymous folio of this name"),
+    "a migration of nothing": ("file f shmem 2M\nfolio S f\nmigrate T", 3, "migrate: no folio of this name"),
     "a collapse of a PMD": (THP + "collapse A v 0..511", 3, "collapse: A maps these pages by a PMD already"),
     "a collapse of a part": (THP + "collapse A v 0..255", 3, "collapse: pages 0..255 are not one aligned PMD"),
     "a move onto itself": (THP + "mremap A v at 0x100001000", 3, "mremap: the range overlaps area v"),
     "a missing word": ("mmap A", 1, "mmap: the area is missing"),
     "a size that is none": ("mmap A v anon 2T", 1, "mmap: not a size such as 64K, 4M or 1G ('2T')"),
     "a reversed range": (THP + "zap A v 3..2", 3, "zap: the last page lies before the first ('3..2')"),
-    "an unknown machine": ("arch vax", 1, "arch: the architecture is one of x86_64, arm64-4k"),
+    "an unknown machine": ("arch vax", 1, "arch: the architecture is one of x86_64, x86_64-5level, arm64-4k"),
     "too many PTEs": (
         "mmap A v anon 1G\nfault A v 0..262143 pte",
         2,
@@ -116,15 +116,15 @@ def test_damaged_scenarios_end_in_a_sentence() -> None:
     assert len(sentences) > 50
 
 
-def machine() -> Machine:
-    made = Machine(Settings())
+def machine() -> System:
+    made = System(Settings())
     process = made.process("A")
     run_step(made, "mmap A v anon 2M")
-    fault_anon(made, process, process.areas["v"].start, made.new_folio("F", 9, Kind.ANON), None)
+    fault.anon(made, process, process.areas["v"].start, made.new_folio("F", 9, Kind.ANON))
     return made
 
 
-def run_step(made: Machine, text: str) -> None:
+def run_step(made: System, text: str) -> None:
     (line,) = parse(text)
     STEPS[line.words[0]](made, Words(line, "x"))
 

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from ptwalk.rmap.models import MODELS
+from ptwalk.rmap.space.system import Settings, System
 from ptwalk.rmap.views.pagemap import PagemapView
 from ptwalk.rmap.views.rules import AS_MEANT
 from ptwalk.scenario import snapshot
-from ptwalk.scenario.machine import Machine, Settings
 from ptwalk.scenario.runner import Run, run
 from ptwalk.scenario.script import Words, read
 from ptwalk.scenario.snapshot import Column
@@ -117,10 +117,10 @@ def test_exclusive_pages_are_those_of_pagemap(name: str) -> None:
     assert compared
 
 
-def machine_of(path: Path) -> Machine:
+def machine_of(path: Path) -> System:
     lines = read(path)
     arch = next((line.words[1] for line in lines if line.words[0] == "arch"), "x86_64")
-    machine = Machine(Settings(arch))
+    machine = System(Settings(arch))
     for line in lines:
         if line.words[0] in STEPS:
             STEPS[line.words[0]](machine, Words(line, path))

@@ -6,11 +6,10 @@ import pytest
 
 from ptwalk.arch.errors import PtwalkError
 from ptwalk.rmap.models import MODELS
+from ptwalk.rmap.space.system import ARCHES
 from ptwalk.scenario import snapshot
-from ptwalk.scenario.machine import ARCHES
 from ptwalk.scenario.runner import Run, run_lines
 from ptwalk.scenario.script import RecountError, parse
-from ptwalk.scenario.swap import swap_entries
 
 from .test_tables import tell
 
@@ -44,10 +43,10 @@ def test_fork_counts_the_slot_and_shares_the_entry() -> None:
     assert smaps(story(text), "A", "Swap", "SwapPss") == [[4, 2]] * 3
     machine = tell("x86_64", text)
     area = machine.processes["A"].areas["v"]
-    found = [swap_entries(machine, machine.processes[name], area.start, area.start + 4096)[0] for name in "AB"]
+    found = [machine.processes[name].nonpresent(area.start, area.start + 4096)[0] for name in "AB"]
     assert found[0] == found[1]
-    assert not found[0].exclusive
-    assert machine.swap.counts == {found[0].slot: 2}
+    assert not found[0].entry.flags
+    assert machine.swap.counts == {found[0].entry.offset: 2}
     first = story(text + "\nswapin A v 0 as G")  # B's entry keeps the folio in the swap cache: 1 mapping + 1
     assert first.steps[-1].notes == ["page 0 of G, read from swap, shared"]
     assert first.steps[-1].snapshot.folios["G"].references == 2
@@ -105,7 +104,7 @@ def test_entries_move_and_are_freed(arch: str) -> None:
     machine = tell(arch, text)
     area = machine.processes["B"].areas["v"]
     end = area.start + area.nr_pages * machine.page_size
-    entries = swap_entries(machine, machine.processes["B"], area.start, end)
+    entries = machine.processes["B"].nonpresent(area.start, end)
     assert [(entry.va - area.start) // machine.page_size for entry in entries] == list(range(2, 10))
     assert set(machine.swap.counts.values()) == {2}
     assert set(tell(arch, text + "\nzap A v 0..3\nexit B").swap.counts.values()) == {1}
@@ -125,7 +124,7 @@ def test_a_wrong_count_is_found() -> None:
     [
         ("swapin A v 0", "page 0 of v is not swapped out by A"),
         ("swapout A v 0\nswapout A v 0", "A maps nothing there"),
-        ("swapout A v 0\nfault A v 0", "page 0 of v is swapped out, it comes back with swapin"),
+        ("swapout A v 0\nfault A v 0", "page 0 of v holds an entry already: swap"),
         ("swapout A v 0\nfork A B\nswapin A v 0 as G\nswapcache G off", "entries refer to its swap slots"),
         ("swapin A v 0..1", "one page is wanted"),
     ],

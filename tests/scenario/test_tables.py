@@ -6,15 +6,15 @@ import pytest
 
 from ptwalk.arch.linux import LinuxFlags
 from ptwalk.rmap.levels import Level
+from ptwalk.rmap.space.system import ARCHES, Settings, System
 from ptwalk.scenario import snapshot
-from ptwalk.scenario.machine import ARCHES, Machine, Settings
 from ptwalk.scenario.script import Words, parse
 from ptwalk.scenario.steps import STEPS
 
 
-def tell(arch: str, text: str) -> Machine:
+def tell(arch: str, text: str) -> System:
     """Run steps, everything recounted after each."""
-    machine = Machine(Settings(arch))
+    machine = System(Settings(arch))
     for line in parse(text):
         words = Words(line, "story")
         STEPS[words.verb](machine, words)
@@ -23,11 +23,11 @@ def tell(arch: str, text: str) -> Machine:
     return machine
 
 
-def writable(machine: Machine, name: str) -> list[int]:
+def writable(machine: System, name: str) -> list[int]:
     process = machine.processes[name]
     area = process.areas["v"]
     end = area.start + area.nr_pages * machine.page_size
-    return [leaf.page for leaf in machine.leaves(process, area.start, end) if leaf.write]
+    return [leaf.page for leaf in process.leaves(area.start, end) if leaf.write]
 
 
 @pytest.mark.parametrize("arch", ARCHES)
@@ -45,8 +45,8 @@ def test_exit_leaves_nothing(arch: str) -> None:
     order = {"x86_64": 9, "arm64-4k": 9, "arm64-16k": 11, "arm64-64k": 13}[arch]
     size = (ARCHES[arch][1] << order) >> 20
     last = (1 << order) - 1
-    machine = Machine(Settings(arch))
-    free = machine._frames.free_frames
+    machine = System(Settings(arch))
+    free = machine.table_frames.free_frames
     text = f"""mmap A v anon {size}M
         fault A v 0..{last} pmd
         fork A B
@@ -61,7 +61,7 @@ def test_exit_leaves_nothing(arch: str) -> None:
     assert machine.processes == {}
     assert all(model.stats.nr == [0] * 5 for model in machine.acct.models.values())
     assert all(not model.deferred_split_queue for model in machine.acct.models.values())
-    assert free - machine._frames.free_frames == 2  # the two roots
+    assert free - machine.table_frames.free_frames == 2  # the two roots
 
 
 @pytest.mark.parametrize(("arch", "block"), [("arm64-4k", 16), ("arm64-16k", 128), ("arm64-64k", 32)])
@@ -69,7 +69,7 @@ def test_contiguous_blocks_are_folded_whole_or_not_at_all(arch: str, block: int)
     def folded(text: str) -> int:
         machine = tell(arch, f"mmap A v anon 32M\nfault A v 0..{4 * block - 1}\n{text}")
         area = machine.processes["A"].areas["v"]
-        return machine.folded(machine.processes["A"], area.start, area.start + area.nr_pages * machine.page_size)
+        return machine.processes["A"].folded(area.start, area.start + area.nr_pages * machine.page_size)
 
     assert folded("") == 4 * block
     assert folded("fork A B") == 4 * block
@@ -85,5 +85,5 @@ def test_a_split_keeps_rights_and_dirt() -> None:
     for name, level in (("A", Level.PTE), ("B", Level.PMD)):
         process = machine.processes[name]
         area = process.areas["v"]
-        leaf = machine.leaves(process, area.start, area.start + 1)[0]
+        leaf = process.leaves(area.start, area.start + 1)[0]
         assert (leaf.level, leaf.flags) == (level, LinuxFlags.DIRTY)

@@ -11,10 +11,10 @@ from ..arch.linux_proc import KPF
 from ..rmap.errors import FreeError, Rejected
 from ..rmap.figures import kpagecount
 from ..rmap.models import MODELS
+from ..rmap.space.system import Settings, System
 from ..rmap.views import pagemap
 from ..rmap.views.kpage import kpageflags
 from ..rmap.views.rules import AS_MEANT
-from .machine import Machine, Settings
 from .operands import locate
 from .script import Line, ScenarioError, Words, read
 from .snapshot import Snapshot, take
@@ -71,32 +71,32 @@ def run_lines(lines: list[Line], file: object = "scenario", *, literal: bool = F
     2048
     """
     settings = Settings(literal=literal)
-    machine: Machine | None = None
+    system: System | None = None
     steps: list[StepShown] = []
     for line in lines:
         words = Words(line, file)
         if words.verb in SETTINGS:
-            if machine is not None:
+            if system is not None:
                 raise words.error("settings stand above the first step")
             SETTINGS[words.verb](settings, words)
             words.done()
             continue
-        machine = machine or Machine(settings)
-        steps.append(_step(machine, words))
+        system = system or System(settings)
+        steps.append(_step(system, words))
     if not steps:
         raise InputError("settings only, no step", file=file)
     return Run(Path(str(file)).name, settings, steps)
 
 
-def _step(machine: Machine, words: Words) -> StepShown:
+def _step(system: System, words: Words) -> StepShown:
     if words.verb == "probe":
-        probe = _probe(machine, words)
-        return StepShown(words.line, [], take(machine), probe=probe)
+        probe = _probe(system, words)
+        return StepShown(words.line, [], take(system), probe=probe)
     if words.verb not in STEPS:
         raise words.error(f"no such step; there are {', '.join([*STEPS, 'probe'])}")
-    before = dict(_refusals(machine))
+    before = dict(_refusals(system))
     try:
-        notes = STEPS[words.verb](machine, words)
+        notes = STEPS[words.verb](system, words)
     except (Rejected, FreeError) as error:
         raise words.error(f"refused by {error}") from error
     except ScenarioError:
@@ -104,33 +104,33 @@ def _step(machine: Machine, words: Words) -> StepShown:
     except InputError as error:
         raise words.error(str(error)) from error
     words.done()
-    after = dict(_refusals(machine))
+    after = dict(_refusals(system))
     new = {key: sentence for key, sentence in after.items() if key not in before}
-    return StepShown(words.line, notes, take(machine), new)
+    return StepShown(words.line, notes, take(system), new)
 
 
-def _refusals(machine: Machine) -> Iterator[tuple[tuple[str, str], str]]:
-    for name, folio in machine.folios.items():
-        for model in machine.acct.models.values():
+def _refusals(system: System) -> Iterator[tuple[tuple[str, str], str]]:
+    for name, folio in system.folios.items():
+        for model in system.acct.models.values():
             refused = model.of(folio).refused
             if refused is not None:
                 yield (model.name, name), refused
 
 
-def _probe(machine: Machine, words: Words) -> Probe:
-    process, leaf, va = locate(machine, words)
+def _probe(system: System, words: Words) -> Probe:
+    process, leaf, va = locate(system, words)
     words.done()
     folio = leaf.folio
-    page = leaf.page + (va - leaf.va) // machine.page_size
+    page = leaf.page + (va - leaf.va) // system.page_size
     models: dict[str, dict[str, str | int]] = {}
     for name in MODELS:
-        model = machine.acct.models[name]
+        model = system.acct.models[name]
         if model.of(folio).refused is None:
-            view = pagemap.PagemapView(process, machine, model, AS_MEANT)
-            word = view.words(va, va + machine.page_size)[0]
+            view = pagemap.PagemapView(process, system, model, AS_MEANT)
+            word = view.words(va, va + system.page_size)[0]
             models[name] = {
                 "pagemap": pagemap.decode(word),
                 "kpagecount": kpagecount(model, folio, page),
                 "kpageflags": KPF.flags(kpageflags(folio, page, model)),
             }
-    return Probe(f"{process.name} {va:#x}: page {page} of {machine.name_of(folio)}", models)
+    return Probe(f"{process.name} {va:#x}: page {page} of {system.name_of(folio)}", models)

@@ -11,11 +11,11 @@ from ..rmap.folio import Folio
 from ..rmap.levels import Level
 from ..rmap.models import Model, Precise
 from ..rmap.models.precise import ENTIRELY_MAPPED
-from ..rmap.truth import Mapping, problems, recount, statistics_problems
+from ..rmap.space.process import Leaf, Process
+from ..rmap.space.recount import recount_problems
+from ..rmap.space.system import System
 from ..rmap.views import meminfo, numa_maps, smaps
 from ..rmap.views.rules import AS_MEANT
-from . import swap
-from .machine import Leaf, Machine, Process
 from .script import RecountError
 
 Value = int | str | bool
@@ -52,86 +52,68 @@ class Snapshot:
     others: int = 0
 
 
-def take(machine: Machine) -> Snapshot:
-    """Look at the machine, after a recount; RecountError where counters and page tables disagree.
+def take(system: System) -> Snapshot:
+    """Look at the system, after a recount; RecountError where counters and page tables disagree.
 
     Literal runs keep slips that miscount: there the recount's findings are told, not raised.
     """
-    leaves = {name: _leaves(machine, process) for name, process in machine.processes.items()}
-    wrong = recount_problems(machine, leaves)
-    if wrong and not machine.settings.literal:
+    leaves = {name: _leaves(system, process) for name, process in system.processes.items()}
+    wrong = recount_problems(system)
+    if wrong and not system.settings.literal:
         raise RecountError("; ".join(wrong))
     folios = {
-        name: _folio(machine, folio, leaves) for name, folio in machine.folios.items() if _interesting(machine, folio)
+        name: _folio(system, folio, leaves) for name, folio in system.folios.items() if _interesting(system, folio)
     }
     shown = {
         name: {
-            model.name: _process(machine, machine.processes[name], found, model)
-            for model in machine.acct.models.values()
+            model.name: _process(system, system.processes[name], found, model)
+            for model in system.acct.models.values()
             if not any(model.of(leaf.folio).refused for leaf in found)
         }
         for name, found in leaves.items()
     }
     mapped = {leaf.folio for found in leaves.values() for leaf in found}
-    system = {
+    figures = {
         model.name: _system(model)
-        for model in machine.acct.models.values()
+        for model in system.acct.models.values()
         if not any(model.of(folio).refused for folio in mapped)
     }
-    others = len(machine.folios) - len(folios)
-    return Snapshot(folios, shown, system, _contiguous(machine), wrong, others)
+    others = len(system.folios) - len(folios)
+    return Snapshot(folios, shown, figures, _contiguous(system), wrong, others)
 
 
-def _leaves(machine: Machine, process: Process) -> list[Leaf]:
-    return [leaf for vma in process.vmas() for leaf in machine.leaves(process, vma.start, vma.end)]
+def _leaves(system: System, process: Process) -> list[Leaf]:
+    return [leaf for vma in process.vmas() for leaf in process.leaves(vma.start, vma.end)]
 
 
-def _contiguous(machine: Machine) -> dict[str, int]:
+def _contiguous(system: System) -> dict[str, int]:
     """Entries with arm64's contiguous bit, by process."""
-    if machine.arch != "arm64":
+    if system.arch != "arm64":
         return {}
     found = {
-        name: sum(machine.folded(process, vma.start, vma.end) for vma in process.vmas())
-        for name, process in machine.processes.items()
+        name: sum(process.folded(vma.start, vma.end) for vma in process.vmas())
+        for name, process in system.processes.items()
     }
     return {name: n for name, n in found.items() if n}
 
 
-def _interesting(machine: Machine, folio: Folio) -> bool:
+def _interesting(system: System, folio: Folio) -> bool:
     """A small folio made by a deferred split, and a copied page, tells nothing that a row for each would be worth."""
-    return folio.is_large or "+" not in machine.name_of(folio)
-
-
-def recount_problems(machine: Machine, leaves: dict[str, list[Leaf]]) -> list[str]:
-    """Recount every folio from the page tables alone: a sentence for each figure that disagrees."""
-    mappings: dict[Folio, list[Mapping]] = {folio: [] for folio in machine.folios.values()}
-    for name, found in leaves.items():
-        mm_id = machine.processes[name].mm.id
-        for leaf in found:
-            mappings[leaf.folio].append((mm_id, leaf.level, leaf.page, 1))
-    wrong = statistics_problems(machine.acct, [*mappings, *machine.freed])
-    for folio, listed in mappings.items():
-        truth = recount(folio.nr_pages, listed, machine.levels)
-        for model in machine.acct.models.values():
-            wrong += problems(model, folio, truth)
-        expected = machine.acct.driver.expected_ref_count(folio)
-        if folio.refs != expected:
-            wrong.append(f"{folio!r} has {folio.refs} references, its mappings and cache explain {expected}")
-    return wrong + swap.recount_problems(machine) + machine.acct.warnings
+    return folio.is_large or "+" not in system.name_of(folio)
 
 
 # ---- folios
 
 
-def _folio(machine: Machine, folio: Folio, leaves: dict[str, list[Leaf]]) -> FolioShown:
+def _folio(system: System, folio: Folio, leaves: dict[str, list[Leaf]]) -> FolioShown:
     exclusive = folio.exclusive.count(0, folio.nr_pages, 1) if folio.is_anon else 0
     shown = FolioShown(folio.order, folio.kind.value, folio.pfn, folio.refs, exclusive)
     for name, found in leaves.items():
         parts = list(_joined([leaf for leaf in found if leaf.folio is folio]))
         if parts:
             shown.mapped[name] = parts
-    ids = {process.mm.id: name for name, process in machine.processes.items()}
-    for model in machine.acct.models.values():
+    ids = {process.mm.id: name for name, process in system.processes.items()}
+    for model in system.acct.models.values():
         refused = model.of(folio).refused
         if refused is not None:
             shown.refused[model.name] = refused
@@ -202,11 +184,11 @@ def _kpagecount(model: Model, folio: Folio) -> str:
 # ---- processes and the system
 
 
-def _process(machine: Machine, process: Process, leaves: list[Leaf], model: Model) -> Column:
+def _process(system: System, process: Process, leaves: list[Leaf], model: Model) -> Column:
     vmas = process.vmas()
-    stats = smaps.add_up(smaps.vma_stats(process, vma, machine, model, AS_MEANT) for vma in vmas)
+    stats = smaps.add_up(smaps.vma_stats(process, vma, system, model, AS_MEANT) for vma in vmas)
     shown: Column = dict(smaps.figures(stats))
-    numa = [numa_maps.vma_stats(process, vma, machine, model) for vma in vmas]
+    numa = [numa_maps.vma_stats(process, vma, system, model) for vma in vmas]
     return shown | {
         "Shared": stats.shared >> 10,
         "Private": stats.uss >> 10,

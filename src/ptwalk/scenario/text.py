@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from ..rmap.levels import ORDERS_BY_PAGE_SIZE, Level
+from ..rmap.space.system import ARCHES
 from ..rmap.stats import MEMINFO
 from .changes import Difference, explain
-from .machine import ARCHES
 from .picture import picture
 from .runner import Probe, Run, StepShown
 from .snapshot import Column, FolioShown, Snapshot, Value

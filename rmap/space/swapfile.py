@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from ..rmap.folio import Folio
+from ..folio import Folio
 
 
 @dataclass(eq=False)

@@ -1,0 +1,71 @@
+"""Operations that move entries or change their rights: no counter moves."""
+
+from __future__ import annotations
+
+from ...arch.linux import EntryKind, LinuxFlags
+from ...mmu.editor import Reason
+from ..levels import Level
+from ..space.area import GONE, READ_ONLY, WRITABLE, Area
+from ..space.process import WRITE, Process
+from ..space.system import System
+from .entries import rewrite_migration, split_migration
+from .unmap import split, split_at_edges
+
+
+def mremap(system: System, process: Process, area: Area, start: int) -> list[str]:
+    """move_page_tables: entries go to another address unchanged; rmap is not told. Misaligned PMDs are split first."""
+    notes: list[str] = []
+    for level in (Level.PUD, Level.PMD):
+        if (start - area.start) % (system.levels.size(level) * system.page_size):
+            for leaf in process.leaves(area.start, area.end):
+                notes += split(system, process, leaf.va) if leaf.level == level else []
+            for other in process.nonpresent(area.start, area.end):
+                if other.level == level:
+                    split_migration(process, other)
+    moved, others = process.runs(area.start, area.end, alike=True), process.nonpresent(area.start, area.end)
+    raws = {run.va: _raw(process, run.va) for run in moved}
+    with process.editor.batch():
+        process.clear(area.start, area.end - area.start, Reason.MOVE)
+        for run in moved:
+            va = start + run.va - area.start
+            if process.linux.decode(raws[run.va][0], raws[run.va][1]).present:
+                process.install(va, run.level, run.folio, run.page, run.nr_pages, run.flags, Reason.MOVE)
+            else:
+                process.put_entry(va, raws[run.va][1], Reason.MOVE, run.level)
+        for other in others:
+            process.put_entry(start + other.va - area.start, other.entry.raw, Reason.MOVE, other.level)
+    area.start = start
+    return notes
+
+
+def _raw(process: Process, va: int) -> tuple[int, int]:
+    slot = process.editor.lookup(va)
+    return slot.level.number, process.editor.read(slot)
+
+
+def mprotect(system: System, process: Process, area: Area, pages: tuple[int, int], write: bool) -> list[str]:
+    """change_protection: the area's and the entries' rights; a leaf that the range cuts is split first.
+
+    A private page becomes writable at once only where it is anonymous and marked exclusive; others wait for a write
+    fault. A shared file's pages do so too (they are clean).
+    """
+    first, end = pages
+    for start, n, rights in list(area.pages.runs(first, end - first)):
+        if rights != GONE:
+            area.pages.fill(start, n, WRITABLE if write else READ_ONLY)
+    low, high = area.va(first), area.va(end)
+    notes = split_at_edges(system, process, low, high)
+    process.unfold(low, high)
+    leaves = process.leaves(low, high)
+    chosen = [leaf for leaf in leaves if not write or (leaf.folio.is_anon and leaf.folio.exclusive[leaf.page])]
+    for leaf in chosen if len(chosen) < len(leaves) else ():  # the entries of a contpte block may no longer be alike
+        process.unfold(leaf.va, leaf.va + leaf.nr_pages * process.page_size)
+    given, taken = (WRITE, LinuxFlags.NONE) if write else (LinuxFlags.NONE, WRITE)
+    with process.editor.batch():
+        for leaf in chosen:
+            process.rewrite(leaf.va, set_=given, clear=taken)
+    for other in process.nonpresent(low, high) if not write else ():
+        if other.entry.kind is EntryKind.MIGRATION_WRITE:
+            kind = EntryKind.MIGRATION_READ_EXCLUSIVE if area.is_cow else EntryKind.MIGRATION_READ
+            rewrite_migration(process, other, kind, Reason.PROTECT)
+    return notes
