@@ -1,1 +1,1 @@
-"""Emulated address spaces: processes with real page tables, areas, files and swap, over one accounting of all models."""
+"""Emulated address spaces: processes with real page tables, areas, files, swap, and one accounting of all models."""
