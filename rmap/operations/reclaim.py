@@ -30,10 +30,11 @@ def reclaim(system: System, folio: Folio) -> list[str]:
     if is_busy(system, folio):
         return [f"{name} is in use and stays in the page cache"]
     file, first = file_of(system, folio)
-    if Flags.SWAPBACKED in folio.flags:
+    swapped = Flags.SWAPBACKED in folio.flags
+    if swapped:
         file.swapped |= {first + page: system.swap.new_slot() for page in range(folio.nr_pages)}
     drop_from_cache(system, file, folio)
-    return [f"{name} {'is written to swap' if Flags.SWAPBACKED in folio.flags else 'leaves the page cache'} and freed"]
+    return [f"{name} {'is written to swap and' if swapped else 'leaves the page cache and is'} freed"]
 
 
 def _split_leaves(system: System, folio: Folio) -> None:
