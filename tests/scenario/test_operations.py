@@ -10,6 +10,7 @@ from ptwalk.rmap.models import MODELS
 from ptwalk.rmap.space.system import ARCHES, System
 from ptwalk.scenario.runner import Run, run_lines
 from ptwalk.scenario.script import parse
+from ptwalk.scenario.text import text
 
 from .test_tables import tell
 
@@ -258,3 +259,25 @@ def test_pageout_leaves_shared_folios_alone_and_splits_what_it_covers_in_part() 
 def test_what_cannot_be(text: str, problem: str) -> None:
     with pytest.raises(InputError, match=problem):
         story(text)
+
+
+def test_show_prints_the_file_once_for_models_that_agree() -> None:
+    run = story(THP + "fork A B\nzap B v 0..255\nshow smaps_rollup A\nshow numa_maps B\nshow meminfo")
+    rollup, numa, meminfo = (step.view for step in run.steps[-3:])
+    assert rollup is not None
+    assert numa is not None
+    assert meminfo is not None
+    pss = {
+        model: next(row for row in said.splitlines() if row.startswith("Pss:")) for model, said in rollup.models.items()
+    }
+    assert pss["precise"] == "Pss:                1536 kB"  # half of the pages are A's alone
+    assert pss["no-page-mapcount"] == pss["total-mapped-pages"] == "Pss:                1024 kB"
+    assert set(numa.models.values()) == {
+        "100000000 default anon=256 dirty=256 mapmax=2 active=0 N0=256 kernelpagesize_kB=4\n"
+    }
+    assert meminfo.models["precise"].splitlines()[0] == "AnonPages:          2048 kB"
+    shown = text(run, MODELS).splitlines()
+    assert shown.count("    /proc/meminfo (precise, no-page-mapcount, total-mapped-pages)") == 1
+    assert "  * /proc/A/smaps_rollup (no-page-mapcount, total-mapped-pages)" in shown
+    with pytest.raises(InputError, match="the file is one of smaps, smaps_rollup, numa_maps, meminfo"):
+        story(THP + "show status A")

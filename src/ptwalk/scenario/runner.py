@@ -7,29 +7,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..arch.errors import InputError
-from ..arch.linux_proc import KPF
 from ..rmap.errors import FreeError, Rejected
-from ..rmap.figures import kpagecount
-from ..rmap.models import MODELS
 from ..rmap.space.system import Settings, System
-from ..rmap.views import pagemap
-from ..rmap.views.kpage import kpageflags
-from ..rmap.views.rules import AS_MEANT
-from .operands import locate
 from .script import Line, ScenarioError, Words, read
+from .show import Probe, View, probe_page, show_file
 from .snapshot import Snapshot, take
 from .steps import SETTINGS, STEPS
 
 QUIET = ("file", "folio", "mmap")
 """Steps after which nothing is mapped that was not mapped before: shown in one line."""
-
-
-@dataclass
-class Probe:
-    """`probe A v page`: what pagemap, kpagecount and kpageflags say of one page under each model."""
-
-    page: str
-    models: dict[str, dict[str, str | int]]
 
 
 @dataclass
@@ -41,6 +27,7 @@ class StepShown:
     snapshot: Snapshot
     refusals: dict[tuple[str, str], str] = field(default_factory=dict)
     probe: Probe | None = None
+    view: View | None = None
 
     @property
     def quiet(self) -> bool:
@@ -90,10 +77,11 @@ def run_lines(lines: list[Line], file: object = "scenario", *, literal: bool = F
 
 def _step(system: System, words: Words) -> StepShown:
     if words.verb == "probe":
-        probe = _probe(system, words)
-        return StepShown(words.line, [], take(system), probe=probe)
+        return StepShown(words.line, [], take(system), probe=probe_page(system, words))
+    if words.verb == "show":
+        return StepShown(words.line, [], take(system), view=show_file(system, words))
     if words.verb not in STEPS:
-        raise words.error(f"no such step; there are {', '.join([*STEPS, 'probe'])}")
+        raise words.error(f"no such step; there are {', '.join([*STEPS, 'probe', 'show'])}")
     before = dict(_refusals(system))
     try:
         notes = STEPS[words.verb](system, words)
@@ -115,22 +103,3 @@ def _refusals(system: System) -> Iterator[tuple[tuple[str, str], str]]:
             refused = model.of(folio).refused
             if refused is not None:
                 yield (model.name, name), refused
-
-
-def _probe(system: System, words: Words) -> Probe:
-    process, leaf, va = locate(system, words)
-    words.done()
-    folio = leaf.folio
-    page = leaf.page + (va - leaf.va) // system.page_size
-    models: dict[str, dict[str, str | int]] = {}
-    for name in MODELS:
-        model = system.acct.models[name]
-        if model.of(folio).refused is None:
-            view = pagemap.PagemapView(process, system, model, AS_MEANT)
-            word = view.words(va, va + system.page_size)[0]
-            models[name] = {
-                "pagemap": pagemap.decode(word),
-                "kpagecount": kpagecount(model, folio, page),
-                "kpageflags": KPF.flags(kpageflags(folio, page, model)),
-            }
-    return Probe(f"{process.name} {va:#x}: page {page} of {system.name_of(folio)}", models)

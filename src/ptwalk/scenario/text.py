@@ -9,7 +9,8 @@ from ..rmap.space.system import ARCHES
 from ..rmap.stats import MEMINFO
 from .changes import Difference, explain
 from .picture import picture
-from .runner import Probe, Run, StepShown
+from .runner import Run, StepShown
+from .show import Probe, View
 from .snapshot import Column, FolioShown, Snapshot, Value
 
 MARK = "*"
@@ -61,6 +62,8 @@ def sizes(run: Run) -> dict[Level, int]:
 def _step(run: Run, step: StepShown, models: Sequence[str]) -> list[str]:
     if step.probe is not None:
         return [f"  {step.probe.page}", *_probe_lines(step.probe, models)]
+    if step.view is not None:
+        return _view_lines(step.view, models)
     lines = ["  " + " " * _WIDTH + "".join(f"{name:>{_COLUMN}}" for name in models)]
     for name, folio in step.snapshot.folios.items():
         lines += _folio(run, name, folio, models)
@@ -76,6 +79,18 @@ def _probe_lines(probe: Probe, models: Sequence[str]) -> list[str]:
         said = {name: probe.models[name][field] for name in models if name in probe.models}
         differ = len(set(said.values())) > 1
         lines += [f"  {MARK if differ else ' '} {field:<11} {name:<20} {value}" for name, value in said.items()]
+    return lines
+
+
+def _view_lines(view: View, models: Sequence[str]) -> list[str]:
+    """Each text once, under the models that print it."""
+    by_text: dict[str, list[str]] = {}
+    for model in models:
+        by_text.setdefault(view.models.get(model, "refused"), []).append(model)
+    mark = MARK if len(by_text) > 1 else " "
+    lines = []
+    for text, names in by_text.items():
+        lines += [f"  {mark} {view.file} ({', '.join(names)})", *(f"      {row}".rstrip() for row in text.splitlines())]
     return lines
 
 
