@@ -15,7 +15,7 @@ def encode_ttbr(tcr: int, pa: int, field: str = "root", file: str | None = None)
     >>> hex(encode_ttbr(1 << 59, 0xf_0000_0000_1040))
     '0x107c'
     """
-    layout = _ttbr_layout(tcr)
+    layout = ttbr_layout(tcr)
     if "BADDR_51_48" not in layout:
         if pa & ~layout.address_mask:
             raise InputError("no 48-bit base address of a table", file=file, field=field, value=pa)
@@ -26,7 +26,8 @@ def encode_ttbr(tcr: int, pa: int, field: str = "root", file: str | None = None)
     return layout.build(BADDR_51_48=pa >> 48) | pa & low
 
 
-def _ttbr_layout(tcr: int) -> Layout:
+def ttbr_layout(tcr: int) -> Layout:
+    """The layout of TTBR0_EL1 and TTBR1_EL1 under this TCR_EL1: 48 or 52 address bits."""
     fields = LAYOUTS["TCR_EL1"].decode(tcr)
     wide = fields["DS"] or (fields["TG0"] == 1 and fields["IPS"] == 6)
     return LAYOUTS["TTBR0_EL1_52" if wide else "TTBR0_EL1"]

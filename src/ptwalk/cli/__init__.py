@@ -32,6 +32,7 @@ _COMMANDS = {
     "lint": ("lint:lint", "Suspicious mappings: W+X, dead entries, broken contiguous sets, memory-type aliases."),
     "rmap": ("rmap:rmap", "Linux's rmap accounting: scenarios, vectors, captures, exploration."),
     "report": ("report:report", "One HTML page: walks bit by bit, address spaces that open down to pages, lint."),
+    "repl": ("repl:repl", "A prompt for one machine: step through walks, edit entries and registers, see what changes."),
     "conform": ("conform:conform", "Run a vector file through the reference walker and the kernel."),
 }
 for _name, (_target, _help) in _COMMANDS.items():

@@ -36,50 +36,49 @@ def maps(
 ) -> int:
     """List a whole address space in the manner of ptdump: neighbours of equal size, rights and flags are one line.
 
-    Parameters
-    ----------
-    file: A capture, ELF core, raw image or layout description.
-    process: Whose address space (see `ptwalk info`).
-    root: Physical address of the root table instead.
-    physical: Merge only where the physical addresses go on as well.
-    rights: Only pages that grant these plain accesses: letters of rwx for the user, RWX for the kernel.
-    size: Only pages of this size: 4K, 2M, 1G ...
-    pa: Only pages that overlap this physical range: START-END or START+SIZE, in hexadecimal.
-    va: Only pages that overlap this virtual range.
-    format: ptdump, QEMU's `info tlb` or `info mem`, csv, json or jsonl.
-    parquet: Write a Parquet file of this name instead (extra `ptwalk[parquet]`).
-    json: The same as --format json (docs/json.md).
-    jsonl: The same as --format jsonl.
-    """
-    machine = open_machine(file, source, root)
-    regime, label = choose(machine, process, root)
-    broken: list[Broken] = []
-    keep = common.leaf_filter(rights, size, pa, va)
-    found = filter(keep, leaves(machine.memory, regime, report=broken.append))
-    format = "json" if json else "jsonl" if jsonl else format
-    json, jsonl = format == "json", format == "jsonl"
-    if parquet is not None:
-        write_parquet(parquet, found)
+    Args:
+        file: A capture, ELF core, raw image or layout description.
+        process: Whose address space (see `ptwalk info`).
+        root: Physical address of the root table instead.
+        physical: Merge only where the physical addresses go on as well.
+        rights: Only pages that grant these plain accesses: letters of rwx for the user, RWX for the kernel.
+        size: Only pages of this size: 4K, 2M, 1G ...
+        pa: Only pages that overlap this physical range: START-END or START+SIZE, in hexadecimal.
+        va: Only pages that overlap this virtual range.
+        format: ptdump, QEMU's `info tlb` or `info mem`, csv, json or jsonl.
+        parquet: Write a Parquet file of this name instead (extra `ptwalk[parquet]`).
+        json: The same as --format json (docs/json.md).
+        jsonl: The same as --format jsonl.
+        """
+        machine = open_machine(file, source, root)
+        regime, label = choose(machine, process, root)
+        broken: list[Broken] = []
+        keep = common.leaf_filter(rights, size, pa, va)
+        found = filter(keep, leaves(machine.memory, regime, report=broken.append))
+        format = "json" if json else "jsonl" if jsonl else format
+        json, jsonl = format == "json", format == "jsonl"
+        if parquet is not None:
+            write_parquet(parquet, found)
+            return 0
+        if format in LINES:
+            for line in LINES[format](found):
+                print(line)
+            return 0
+        rows = ranges(found, physical=physical)
+        if json:
+            common.print_json({**_head(machine, label), "ranges": [shape(r) for r in rows], "broken": _broken(broken)})
+        elif jsonl:
+            for row in rows:
+                print(jsonlib.dumps(shape(row)))
+        else:
+            print(f"{machine.source}  {label}")
+            for line in text_lines(regime, rows):
+                print(line)
+        if broken and not json:
+            for b in broken:
+                where = f"{b.entry_pa:#018x} => {b.entry:#018x} ({b.level.name})"
+                print(f"warning: {b.va:#018x}: entry {where} leads nowhere: {b.reason}", file=sys.stderr)
         return 0
-    if format in LINES:
-        for line in LINES[format](found):
-            print(line)
-        return 0
-    rows = ranges(found, physical=physical)
-    if json:
-        common.print_json({**_head(machine, label), "ranges": [shape(r) for r in rows], "broken": _broken(broken)})
-    elif jsonl:
-        for row in rows:
-            print(jsonlib.dumps(shape(row)))
-    else:
-        print(f"{machine.source}  {label}")
-        for line in _text(regime, rows):
-            print(line)
-    if broken and not json:
-        for b in broken:
-            where = f"{b.entry_pa:#018x} => {b.entry:#018x} ({b.level.name})"
-            print(f"warning: {b.va:#018x}: entry {where} leads nowhere: {b.reason}", file=sys.stderr)
-    return 0
 
 
 def _head(machine: Machine, label: str) -> dict[str, Any]:
@@ -106,7 +105,8 @@ def shape(row: Range) -> dict[str, Any]:
     }
 
 
-def _text(regime: Regime, rows: Iterator[Range]) -> Iterator[str]:
+def text_lines(regime: Regime, rows: Iterator[Range]) -> Iterator[str]:
+    """One line a range, under a line for each tree."""
     tree: Tree | None = None
     for row in rows:
         if tree is None or row.va not in tree:

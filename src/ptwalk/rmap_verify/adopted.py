@@ -112,12 +112,12 @@ def _tables(machine: Machine, tag: str, device_private: bool) -> ProcessTables:
 
 
 class Adopted:
-    """A checkpoint whose every page-table entry went through rmap, under MODELS side by side."""
+    """A checkpoint whose every page-table entry went through rmap, under several models side by side."""
 
-    def __init__(self, checkpoint: Checkpoint, kernel: Kernel) -> None:
+    def __init__(self, checkpoint: Checkpoint, kernel: Kernel, models: tuple[str, ...] = MODELS) -> None:
         self.checkpoint, self.kernel = checkpoint, kernel
         page_size = checkpoint.capture.page_size
-        self.acct = Accounting(MODELS, rules=Rules(ORDERS_BY_PAGE_SIZE[page_size], page_size=page_size))
+        self.acct = Accounting(models, rules=Rules(ORDERS_BY_PAGE_SIZE[page_size], page_size=page_size))
         self.kpagecount = self._pfn_array("count")
         self.kpageflags = self._pfn_array("flags")
         self.structs = self._structs()
