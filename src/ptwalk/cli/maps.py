@@ -49,36 +49,36 @@ def maps(
         parquet: Write a Parquet file of this name instead (extra `ptwalk[parquet]`).
         json: The same as --format json (docs/json.md).
         jsonl: The same as --format jsonl.
-        """
-        machine = open_machine(file, source, root)
-        regime, label = choose(machine, process, root)
-        broken: list[Broken] = []
-        keep = common.leaf_filter(rights, size, pa, va)
-        found = filter(keep, leaves(machine.memory, regime, report=broken.append))
-        format = "json" if json else "jsonl" if jsonl else format
-        json, jsonl = format == "json", format == "jsonl"
-        if parquet is not None:
-            write_parquet(parquet, found)
-            return 0
-        if format in LINES:
-            for line in LINES[format](found):
-                print(line)
-            return 0
-        rows = ranges(found, physical=physical)
-        if json:
-            common.print_json({**_head(machine, label), "ranges": [shape(r) for r in rows], "broken": _broken(broken)})
-        elif jsonl:
-            for row in rows:
-                print(jsonlib.dumps(shape(row)))
-        else:
-            print(f"{machine.source}  {label}")
-            for line in text_lines(regime, rows):
-                print(line)
-        if broken and not json:
-            for b in broken:
-                where = f"{b.entry_pa:#018x} => {b.entry:#018x} ({b.level.name})"
-                print(f"warning: {b.va:#018x}: entry {where} leads nowhere: {b.reason}", file=sys.stderr)
+    """
+    machine = open_machine(file, source, root)
+    regime, label = choose(machine, process, root)
+    broken: list[Broken] = []
+    keep = common.leaf_filter(rights, size, pa, va)
+    found = filter(keep, leaves(machine.memory, regime, report=broken.append))
+    format = "json" if json else "jsonl" if jsonl else format
+    json, jsonl = format == "json", format == "jsonl"
+    if parquet is not None:
+        write_parquet(parquet, found)
         return 0
+    if format in LINES:
+        for line in LINES[format](found):
+            print(line)
+        return 0
+    rows = ranges(found, physical=physical)
+    if json:
+        common.print_json({**_head(machine, label), "ranges": [shape(r) for r in rows], "broken": _broken(broken)})
+    elif jsonl:
+        for row in rows:
+            print(jsonlib.dumps(shape(row)))
+    else:
+        print(f"{machine.source}  {label}")
+        for line in text_lines(regime, rows):
+            print(line)
+    if broken and not json:
+        for b in broken:
+            where = f"{b.entry_pa:#018x} => {b.entry:#018x} ({b.level.name})"
+            print(f"warning: {b.va:#018x}: entry {where} leads nowhere: {b.reason}", file=sys.stderr)
+    return 0
 
 
 def _head(machine: Machine, label: str) -> dict[str, Any]:
