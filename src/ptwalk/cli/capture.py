@@ -10,9 +10,8 @@ def capture(output: str, /, *, pid: list[int]) -> int:
 
     The script behind it, ptwalk/live_capture.py, needs nothing but Python and can be copied to another machine.
 
-    Parameters
-    ----------
-    output: The .tar.xz to write.
-    pid: A process; may be repeated. Processes are stopped while they are read.
+    Args:
+        output: The .tar.xz to write.
+        pid: A process; may be repeated. Processes are stopped while they are read.
     """
     return main([output, *(f"--pid={number}" for number in pid)])

@@ -10,12 +10,11 @@ from . import common
 def conform(file: str, /, *, profile: str | None = None, write: str | None = None, json: bool = False) -> int:
     """Run a vector file through the reference walker and the kernel; exit 1 on any disagreement.
 
-    Parameters
-    ----------
-    file: Vectors of either architecture (docs/vectors.md).
-    profile: A named behaviour: architecture, intel, amd, qemu-7.2 ... (x86); arm, qemu-7.2, unicorn-2.1.4 (arm64).
-    write: Do not compare: write the file's cases with the reference walker's answers to this new file.
-    json: One JSON object instead of text (docs/json.md).
+    Args:
+        file: Vectors of either architecture (docs/vectors.md).
+        profile: A named behaviour: architecture, intel, amd, qemu-7.2 ... (x86); arm, qemu-7.2, unicorn-2.1.4 (arm64).
+        write: Do not compare: write the file's cases with the reference walker's answers to this new file.
+        json: One JSON object instead of text (docs/json.md).
     """
     if write is not None:
         print(f"{write_vectors(file, write)} cases with the reference walker's answers in {write}")

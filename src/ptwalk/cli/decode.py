@@ -36,12 +36,11 @@ def find(kind: str) -> Layout:
 def decode(kind: str | None = None, value: str | None = None, /, *, list_: bool = False, json: bool = False) -> int:
     """Show every field of an entry or register value.
 
-    Parameters
-    ----------
-    kind: An entry or register in the manual's name: PTE, PDE_2M, CR4, PAGE_4K, TCR_EL1, x86_64:..., arm64:...
-    value: The value in hexadecimal.
-    list_: List all kinds instead.
-    json: One JSON object: kind, width, value, fields [{name, shift, width, role, value}].
+    Args:
+        kind: An entry or register in the manual's name: PTE, PDE_2M, CR4, PAGE_4K, TCR_EL1, x86_64:..., arm64:...
+        value: The value in hexadecimal.
+        list_: List all kinds instead.
+        json: One JSON object: kind, width, value, fields [{name, shift, width, role, value}].
     """
     if list_:
         _print_kinds()

@@ -24,11 +24,10 @@ def info(
 ) -> int:
     """What FILE is: format, architecture, paging mode, registers, memory banks, address spaces.
 
-    Parameters
-    ----------
-    file: A capture, ELF core, raw image or layout description.
-    root: Physical address of the root table, where FILE names none.
-    json: One JSON object instead of text (docs/json.md).
+    Args:
+        file: A capture, ELF core, raw image or layout description.
+        root: Physical address of the root table, where FILE names none.
+        json: One JSON object instead of text (docs/json.md).
     """
     machine = open_machine(file, source, root)
     if json:

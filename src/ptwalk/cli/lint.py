@@ -24,12 +24,11 @@ def lint(
     """Entries that lead nowhere, memory writable and executable at once, broken contiguous sets, aliases with
     different memory types; exit 1 when anything is found.
 
-    Parameters
-    ----------
-    file: A capture, ELF core, dump, raw image or layout description.
-    process: Whose address space (see `ptwalk info`).
-    root: Physical address of the root table instead.
-    json: One JSON object instead of text (docs/json.md).
+    Args:
+        file: A capture, ELF core, dump, raw image or layout description.
+        process: Whose address space (see `ptwalk info`).
+        root: Physical address of the root table instead.
+        json: One JSON object instead of text (docs/json.md).
     """
     machine = open_machine(file, source, root)
     regime, label = choose(machine, process, root)
@@ -57,15 +56,14 @@ def diff(
 ) -> int:
     """What two address spaces map differently: two files, two processes, or two checkpoints; exit 1 on a difference.
 
-    Parameters
-    ----------
-    file: The one side.
-    other: The other side; may be the same file.
-    process: The address space of the one side.
-    other_process: The address space of the other side (default: of the same name).
-    checkpoint: The checkpoint of the one side, where it is a capture.
-    other_checkpoint: The checkpoint of the other side.
-    json: One JSON object instead of text (docs/json.md).
+    Args:
+        file: The one side.
+        other: The other side; may be the same file.
+        process: The address space of the one side.
+        other_process: The address space of the other side (default: of the same name).
+        checkpoint: The checkpoint of the one side, where it is a capture.
+        other_checkpoint: The checkpoint of the other side.
+        json: One JSON object instead of text (docs/json.md).
     """
     sides = []
     for path, name, number in ((file, process, checkpoint), (other, other_process or process, other_checkpoint)):

@@ -20,11 +20,10 @@ def ptov(
 ) -> int:
     """Every virtual address, in every address space, that leads to a physical one; exit 1 when there is none.
 
-    Parameters
-    ----------
-    file: A capture, ELF core, dump, raw image or layout description.
-    pa: The physical address, in hexadecimal.
-    json: One JSON object instead of text (docs/json.md).
+    Args:
+        file: A capture, ELF core, dump, raw image or layout description.
+        pa: The physical address, in hexadecimal.
+        json: One JSON object instead of text (docs/json.md).
     """
     from ..mmu.kernels.reverse import ptov as find
 

@@ -30,9 +30,9 @@ def repl(
         plain: The standard library's prompt even where IPython is installed.
         process: Whose address space to start in (see `ptwalk info`).
         root: Physical address of the root table instead.
-        """
-        from ..shell import EXAMPLE, Session, console
-        from ..shell.names import MachineView, Names
+    """
+    from ..shell import EXAMPLE, Session, console
+    from ..shell.names import MachineView, Names
 
     if process is not None and root is not None:
         raise InputError("give either --process or --root, not both")

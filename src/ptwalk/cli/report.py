@@ -25,12 +25,11 @@ def report(
 ) -> int:
     """Write one self-contained HTML page: walks bit by bit, address spaces that open down to pages, lint.
 
-    Parameters
-    ----------
-    file: A capture, ELF core, dump, raw image or layout description.
-    output: The page to write; a file of this name is replaced.
-    process: An address space to draw; may be repeated (default: the first).
-    walk: An address to walk in the first of them, as user below the middle and as kernel above; may be repeated.
+    Args:
+        file: A capture, ELF core, dump, raw image or layout description.
+        output: The page to write; a file of this name is replaced.
+        process: An address space to draw; may be repeated (default: the first).
+        walk: An address to walk in the first of them, as user below the middle and as kernel above; may be repeated.
     """
     machine = open_machine(file, source)
     names = process or list(machine.spaces)[:1]

@@ -25,12 +25,11 @@ def _models(model: str) -> list[str]:
 def run(scenario: str, /, *, model: ModelName = "all", literal: bool = False, json: bool = False) -> int:
     """Run a scenario; after each step who maps what, each model's counters, and the /proc figures.
 
-    Parameters
-    ----------
-    scenario: A scenario file (docs/scenarios.md).
-    model: The accounting model to show; all three always run.
-    literal: Keep the slips of mainline and of the posted series instead of doing what was meant.
-    json: One JSON object instead of text (docs/scenarios.md).
+    Args:
+        scenario: A scenario file (docs/scenarios.md).
+        model: The accounting model to show; all three always run.
+        literal: Keep the slips of mainline and of the posted series instead of doing what was meant.
+        json: One JSON object instead of text (docs/scenarios.md).
     """
     from ..scenario import runner, shape, text
     from ..scenario.script import RecountError
@@ -51,11 +50,10 @@ def run(scenario: str, /, *, model: ModelName = "all", literal: bool = False, js
 def diff(scenario: str, /, *, literal: bool = False, json: bool = False) -> int:
     """Print just what differs between the models after each step, and which change of the series explains it.
 
-    Parameters
-    ----------
-    scenario: A scenario file (docs/scenarios.md).
-    literal: Keep the slips of mainline and of the posted series instead of doing what was meant.
-    json: One JSON object instead of text (docs/scenarios.md).
+    Args:
+        scenario: A scenario file (docs/scenarios.md).
+        literal: Keep the slips of mainline and of the posted series instead of doing what was meant.
+        json: One JSON object instead of text (docs/scenarios.md).
     """
     from ..scenario import runner, shape, text
     from ..scenario.script import RecountError
@@ -76,9 +74,8 @@ def diff(scenario: str, /, *, literal: bool = False, json: bool = False) -> int:
 def conform(file: str, /) -> int:
     """Run a file of accounting vectors and name the first difference; exit 1 if there is one.
 
-    Parameters
-    ----------
-    file: Vectors, one JSON object a line, plain or xz-compressed.
+    Args:
+        file: Vectors, one JSON object a line, plain or xz-compressed.
     """
     from ..rmap.conform import conform as run_conform
 
@@ -91,10 +88,9 @@ def conform(file: str, /) -> int:
 def verify(capture: str, /, *, json: bool = False) -> int:
     """Adopt a capture's page tables entry by entry and compare with what its kernel said; exit 1 if unexplained.
 
-    Parameters
-    ----------
-    capture: A capture, as directory or .tar.xz.
-    json: One JSON object instead of text (docs/json.md).
+    Args:
+        capture: A capture, as directory or .tar.xz.
+        json: One JSON object instead of text (docs/json.md).
     """
     from ..rmap_verify import verify as run_verify
 
@@ -118,14 +114,13 @@ def explore(
 ) -> int:
     """Try every sequence of operations on one small folio, all models against a recount; exit 1 at a violation.
 
-    Parameters
-    ----------
-    order: The folio has 2**ORDER pages, at most 4.
-    mms: Address spaces, at most 4.
-    pmd_order: Order of a PMD in this small world, at least 1.
-    depth: Operations in a row, at most 30.
-    max_states: States after which it stops; it says whether it was complete.
-    kind: What the folio holds.
+    Args:
+        order: The folio has 2**ORDER pages, at most 4.
+        mms: Address spaces, at most 4.
+        pmd_order: Order of a PMD in this small world, at least 1.
+        depth: Operations in a row, at most 30.
+        max_states: States after which it stops; it says whether it was complete.
+        kind: What the folio holds.
     """
     from ..rmap.explore import Violation, World
     from ..rmap.explore import explore as run_explore

@@ -16,14 +16,13 @@ from . import common
 class Source:
     """How to read FILE where it does not say so itself.
 
-    Parameters
-    ----------
-    checkpoint: Which checkpoint of a capture (default: the last with user processes).
-    arch: Architecture of a raw image: x86_64 or arm64.
-    base: Physical address of a raw image's first byte, in hexadecimal (default 0).
-    preset: Paging mode of a raw image: x86_64-4level, arm64-4k-48 ...
-    registers_from: A file with the text of QEMU's `info registers`, for a raw image or a dump of an x86 machine.
-    register: A register's value, NAME=HEX, over what FILE says; may be repeated.
+    Args:
+        checkpoint: Which checkpoint of a capture (default: the last with user processes).
+        arch: Architecture of a raw image: x86_64 or arm64.
+        base: Physical address of a raw image's first byte, in hexadecimal (default 0).
+        preset: Paging mode of a raw image: x86_64-4level, arm64-4k-48 ...
+        registers_from: A file with the text of QEMU's `info registers`, for a raw image or a dump of an x86 machine.
+        register: A register's value, NAME=HEX, over what FILE says; may be repeated.
     """
 
     checkpoint: int | None = None

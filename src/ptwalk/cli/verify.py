@@ -9,10 +9,9 @@ from . import common
 def verify(file: str, /, *, json: bool = False) -> int:
     """Walk everything in a capture and compare it with what its kernel said; exit 1 on any disagreement.
 
-    Parameters
-    ----------
-    file: A capture, as directory or .tar.xz.
-    json: One JSON object instead of text (docs/json.md).
+    Args:
+        file: A capture, as directory or .tar.xz.
+        json: One JSON object instead of text (docs/json.md).
     """
     report = run_verify(file)
     if json:

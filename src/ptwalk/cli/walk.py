@@ -29,15 +29,14 @@ def walk(
 ) -> int:
     """Walk one virtual address, a line a level; exit 1 when it faults.
 
-    Parameters
-    ----------
-    file: A capture, ELF core, raw image or layout description.
-    va: The virtual address, in hexadecimal.
-    process: Whose address space (see `ptwalk info`).
-    root: Physical address of the root table instead.
-    access: What the access does.
-    mode: Who makes the access (default: user below the middle of the address space, kernel above).
-    json: One JSON object instead of text (docs/json.md).
+    Args:
+        file: A capture, ELF core, raw image or layout description.
+        va: The virtual address, in hexadecimal.
+        process: Whose address space (see `ptwalk info`).
+        root: Physical address of the root table instead.
+        access: What the access does.
+        mode: Who makes the access (default: user below the middle of the address space, kernel above).
+        json: One JSON object instead of text (docs/json.md).
     """
     machine = open_machine(file, source, root)
     regime, label = choose(machine, process, root)
