@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from cyclopts import App, CycloptsError
+from cyclopts import App, CycloptsError, Parameter
 
 from .. import __version__
 from ..arch.errors import PtwalkError
@@ -19,6 +19,7 @@ app = App(
     help="Walk page tables of x86-64 and arm64 as the hardware does, and account them as Linux does.",
     help_format="plaintext",
     result_action="return_value",
+    default_parameter=Parameter(negative=()),
 )
 _COMMANDS = {
     "info": ("info:info", "What a file is: architecture, paging mode, registers, memory, address spaces."),
@@ -32,7 +33,7 @@ _COMMANDS = {
     "lint": ("lint:lint", "Suspicious mappings: W+X, dead entries, broken contiguous sets, memory-type aliases."),
     "rmap": ("rmap:rmap", "Linux's rmap accounting: scenarios, vectors, captures, exploration."),
     "report": ("report:report", "One HTML page: walks bit by bit, address spaces that open down to pages, lint."),
-    "repl": ("repl:repl", "A prompt for one machine: step through walks, edit entries and registers, see what changes."),
+    "repl": ("repl:repl", "A prompt for one machine: step through walks, edit entries and registers, see the change."),
     "conform": ("conform:conform", "Run a vector file through the reference walker and the kernel."),
 }
 for _name, (_target, _help) in _COMMANDS.items():
