@@ -7,7 +7,8 @@ from ...mmu.editor import Reason
 from ..levels import Level
 from ..space.process import Leaf, NonPresent, Process
 
-_KEPT = LinuxFlags.YOUNG | LinuxFlags.DIRTY
+KEPT = LinuxFlags.YOUNG | LinuxFlags.DIRTY
+"""What a migration entry keeps of a page's entry."""
 
 
 def write_swap(process: Process, va: int, slot: int, *, exclusive: bool, reason: Reason) -> None:
@@ -17,11 +18,11 @@ def write_swap(process: Process, va: int, slot: int, *, exclusive: bool, reason:
 
 
 def write_migration(process: Process, leaf: Leaf, *, exclusive: bool) -> None:
-    """A migration entry in place of a leaf: writable, readable and exclusive, or readable; dirty is kept."""
+    """A migration entry in place of a leaf: writable, readable and exclusive, or readable; keeps accessed and dirty."""
     kind = EntryKind.MIGRATION_READ_EXCLUSIVE if exclusive else EntryKind.MIGRATION_READ
     if leaf.write:
         kind = EntryKind.MIGRATION_WRITE
-    raw = process.linux.pfn_entry(kind, leaf.folio.pfn + leaf.page, leaf.flags & LinuxFlags.DIRTY)
+    raw = process.linux.pfn_entry(kind, leaf.folio.pfn + leaf.page, leaf.flags & KEPT)
     process.unfold(leaf.va, leaf.va + leaf.nr_pages * process.page_size)
     process.put_entry(leaf.va, raw, Reason.MIGRATE, leaf.level)
 
@@ -29,7 +30,7 @@ def write_migration(process: Process, leaf: Leaf, *, exclusive: bool) -> None:
 def rewrite_migration(process: Process, other: NonPresent, kind: EntryKind, reason: Reason) -> None:
     """A migration entry of another kind for the same page."""
     assert other.entry.pfn is not None
-    raw = process.linux.pfn_entry(kind, other.entry.pfn, other.entry.flags & _KEPT)
+    raw = process.linux.pfn_entry(kind, other.entry.pfn, other.entry.flags & KEPT)
     process.put_entry(other.va, raw, reason, other.level)
 
 
@@ -43,7 +44,7 @@ def split_migration(process: Process, other: NonPresent) -> None:
     with process.editor.batch():
         process.clear(other.va, n * process.page_size, Reason.SPLIT)
         for page in range(0, n, process.system.levels.size(below)):
-            raw = process.linux.pfn_entry(other.entry.kind, other.entry.pfn + page, other.entry.flags & _KEPT)
+            raw = process.linux.pfn_entry(other.entry.kind, other.entry.pfn + page, other.entry.flags & KEPT)
             process.put_entry(other.va + page * process.page_size, raw, Reason.SPLIT, below)
 
 

@@ -9,7 +9,7 @@ from ..folio import Folio
 from ..levels import Level
 from ..observer import Intent
 from ..space.area import GONE, Area
-from ..space.process import WRITTEN, Process
+from ..space.process import READ, WRITTEN, Process
 from ..space.system import ZERO_PFN, System
 
 FAULT_AROUND_BYTES = 64 << 10
@@ -61,7 +61,7 @@ def file(system: System, process: Process, area: Area, first: int, end: int, lev
             return [f"VM_FAULT_OOM: the soft limit is reached, pages {at}..{end - 1} stay unmapped"]
         try:
             with process.editor.batch():
-                process.install(area.va(at), level, folio, page, n, LinuxFlags.NONE)
+                process.install(area.va(at), level, folio, page, n, READ)
         except CounterOverflow as refusal:
             return [f"VM_FAULT_OOM: {refusal.problem}"]
         at += n

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ...arch.errors import InputError
+from ...arch.linux import LinuxFlags
 from ...mmu.editor import Reason
 from ..errors import Busy
 from ..folio import Kind
@@ -82,8 +83,11 @@ def _copy_pinned(system: System, src: Process, dst: Process, run: Run, area: Are
 
 
 def _duplicate(src: Process, dst: Process, run: Run, area: Area) -> bool:
-    """folio_try_dup_anon_rmap or folio_dup_file_rmap, then both are read-only; false, nothing changed, on -EBUSY."""
-    flags = run.flags & ~WRITE if area.is_cow else run.flags
+    """folio_try_dup_anon_rmap or folio_dup_file_rmap, both read-only then; false, nothing changed, on -EBUSY.
+
+    The child's entries are old; those of a shared mapping are clean too.
+    """
+    flags = run.flags & ~(WRITE if area.is_cow else LinuxFlags.DIRTY) & ~LinuxFlags.YOUNG
     try:
         with dst.editor.batch(Intent(source=src.mm)):
             dst.install(run.va, run.level, run.folio, run.page, run.nr_pages, flags, Reason.FORK)

@@ -12,7 +12,7 @@ from ..observer import Intent
 from ..space.area import File
 from ..space.process import WRITE, Leaf, Process
 from ..space.system import System
-from .entries import split_migration, write_migration
+from .entries import KEPT, split_migration, write_migration
 from .unmap import split, zap
 
 Target = Callable[[int], tuple[Folio, int]]
@@ -79,7 +79,7 @@ def _map_again(
     n = system.levels.size(level)
     with process.editor.batch(Intent(exclusive=exclusive, exempt=True)):
         process.clear(va, n * process.page_size, Reason.MIGRATE)
-        process.install(va, level, new, page, n, flags | kept & LinuxFlags.DIRTY, Reason.MIGRATE)
+        process.install(va, level, new, page, n, flags | kept & KEPT, Reason.MIGRATE)
 
 
 # ---- migration of a folio

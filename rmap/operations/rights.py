@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from ...arch.linux import EntryKind, LinuxFlags
 from ...mmu.editor import Reason
+from ..folio import Flags
 from ..levels import Level
 from ..space.area import GONE, READ_ONLY, WRITABLE, Area
 from ..space.process import WRITE, Process
 from ..space.system import System
+from ..views.inputs import State
 from .entries import rewrite_migration, split_migration
 from .unmap import split, split_at_edges
 
@@ -36,6 +38,17 @@ def mremap(system: System, process: Process, area: Area, start: int) -> list[str
             process.put_entry(start + other.va - area.start, other.entry.raw, Reason.MOVE, other.level)
     area.start = start
     return notes
+
+
+def clear_refs(process: Process) -> list[str]:
+    """echo 1 > /proc/PID/clear_refs: the accessed bit of every present entry goes, and PG_referenced and PG_young."""
+    with process.editor.batch():
+        for vma in process.vmas():
+            for leaf in process.leaves(vma.start, vma.end):
+                leaf.folio.flags &= ~(Flags.REFERENCED | Flags.YOUNG)
+                if leaf.state is State.PRESENT:
+                    process.rewrite(leaf.va, clear=LinuxFlags.YOUNG, reason=Reason.ACCESS)
+    return []
 
 
 def _raw(process: Process, va: int) -> tuple[int, int]:

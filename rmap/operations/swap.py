@@ -7,7 +7,7 @@ from ...mmu.editor import Reason
 from ..folio import Flags, Folio, Kind
 from ..levels import Level
 from ..observer import Intent
-from ..space.process import WRITTEN, Leaf, Process
+from ..space.process import READ, WRITTEN, Leaf, Process
 from ..space.system import System
 from .entries import write_swap
 from .unmap import split_down
@@ -81,9 +81,9 @@ def swapin(system: System, process: Process, va: int, name: str, *, write: bool 
         system.acct.set_swapcache(folio, True)
     page = system.swap.frames[slot] - folio.pfn
     exclusive = LinuxFlags.EXCLUSIVE in found.flags or _alone(system, folio, slot)
-    flags = LinuxFlags.NONE
+    flags = READ
     if exclusive and process.area(va).writable(va):
-        flags = WRITTEN if write else LinuxFlags.WRITE
+        flags = WRITTEN if write else READ | LinuxFlags.WRITE
     with process.editor.batch(Intent(exclusive=exclusive, exempt=True)):
         process.clear(va, process.page_size, Reason.SWAP)
         process.install(va, Level.PTE, folio, page, 1, flags, Reason.SWAP)

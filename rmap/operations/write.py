@@ -8,8 +8,9 @@ from ..folio import Flags, Kind
 from ..levels import Level
 from ..observer import EXCLUSIVE
 from ..space.area import Area
-from ..space.process import WRITTEN, Leaf, Process
+from ..space.process import READ, WRITE, WRITTEN, Leaf, Process
 from ..space.system import System
+from ..views.inputs import State
 from .fault import anon, fault_around, file, zero_page
 from .swap import swapin
 from .unmap import split
@@ -18,14 +19,18 @@ from .unmap import split
 def access(system: System, process: Process, va: int, *, write: bool, name: str) -> list[str]:
     """handle_pte_fault: whatever a read or write of one page needs; new anonymous folios are called `name`.
 
-    Nothing happens where the entry allows the access. SIGSEGV where the area does not.
+    Where the entry allows the access the processor sets accessed and dirty. SIGSEGV where the area does not allow it.
     """
     area = process.area(va)
     if write and not area.writable(va):
         return ["SIGSEGV: the area is read-only"]
     leaves, others = process.leaves(va, va + 1), process.nonpresent(va, va + 1)
+    if leaves and leaves[0].state is State.PRESENT and (leaves[0].write or not write):
+        wanted = WRITTEN if write else READ
+        process.rewrite(va, set_=wanted & ~WRITE, reason=Reason.ACCESS)
+        return []
     if leaves:
-        return write_fault(system, process, va) if write and not leaves[0].write else []
+        return write_fault(system, process, va)
     if others and others[0].entry.kind in MIGRATION_KINDS:
         return ["the fault waits until the page has migrated"]
     if others and others[0].entry.kind is EntryKind.SWAP:

@@ -23,7 +23,9 @@ if TYPE_CHECKING:
     from .system import System
 
 WRITE = LinuxFlags.WRITE
-WRITTEN = LinuxFlags.WRITE | LinuxFlags.DIRTY
+READ = LinuxFlags.YOUNG
+"""The flags of an entry after a read fault."""
+WRITTEN = LinuxFlags.WRITE | LinuxFlags.DIRTY | LinuxFlags.YOUNG
 """The flags of an entry after a write fault."""
 
 
@@ -31,7 +33,7 @@ WRITTEN = LinuxFlags.WRITE | LinuxFlags.DIRTY
 class Leaf:
     """One entry that rmap counts: where it stands and what it maps.
 
-    `page` is the folio's first page it maps, `flags` WRITE and DIRTY as far as set. `state` is PRESENT, or
+    `page` is the folio's first page it maps, `flags` WRITE, DIRTY and YOUNG as far as set. `state` is PRESENT, or
     DEVICE_PRIVATE or DEVICE_EXCLUSIVE.
     """
 
@@ -118,6 +120,7 @@ class Process:
             if folio is not None:
                 flags = WRITE if entry.write or self._device_write(entry) else LinuxFlags.NONE
                 flags |= LinuxFlags.DIRTY if entry.dirty else LinuxFlags.NONE
+                flags |= LinuxFlags.YOUNG if entry.young else LinuxFlags.NONE
                 page = entry.pfn - folio.pfn
                 found.append(Leaf(entry.va, entry.level, folio, page, entry.nr_pages, flags, entry.state))
         return found
@@ -143,7 +146,7 @@ class Process:
         return found
 
     def runs(self, start: int, end: int, *, alike: bool = False) -> list[Run]:
-        """Entries grouped as the kernel batches them; `alike` cuts where rights or the dirty bit change (fork)."""
+        """Entries grouped as the kernel batches them; `alike` cuts where their flags change (fork)."""
         leaves = self.leaves(start, end)
         groups = [list(group) for _, group in groupby(leaves, key=lambda leaf: leaf.flags)] if alike else [leaves]
         return [run for group in groups for run in self._joined(group)]
@@ -176,7 +179,7 @@ class Process:
         reason: Reason = Reason.FAULT,
     ) -> None:
         """Write the entries that map n pages of a folio at `level`; a full block of arm64 PTEs is folded."""
-        flags |= LinuxFlags.USER | LinuxFlags.YOUNG
+        flags |= LinuxFlags.USER
         size = self.system.levels.size(level)
         with self.editor.batch():
             for at in range(0, n, size):

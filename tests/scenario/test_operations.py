@@ -128,6 +128,19 @@ def test_fork_keeps_each_page_s_dirty_bit() -> None:
     assert dirty == [False, True, True, True]
 
 
+@pytest.mark.parametrize("arch", ARCHES)
+def test_referenced_counts_accessed_entries(arch: str) -> None:
+    """Fork leaves the child's entries old, clear_refs the parent's; a read and a write set the bits again."""
+    text = f"arch {arch}\nmmap A v anon 1M\nfault A v 0..15 order 4\nfork A B\n"
+    page = ARCHES[arch][1] >> 10
+    assert smaps(story(text), "A", "Referenced") == [[16 * page]] * 3
+    assert smaps(story(text), "B", "Referenced") == [[0]] * 3
+    cleared = story(text + "clear-refs A\nread A v 3")
+    block = 16 if arch == "arm64-4k" else 1  # of a contiguous block one entry's bit speaks for all
+    assert smaps(cleared, "A", "Referenced", "Rss") == [[block * page, 16 * page]] * 3
+    assert cleared.steps[-1].snapshot.folios["F"].references == 32
+
+
 # ---- migration
 
 

@@ -82,8 +82,11 @@ def test_contiguous_blocks_are_folded_whole_or_not_at_all(arch: str, block: int)
 
 def test_a_split_keeps_rights_and_dirt() -> None:
     machine = tell("x86_64", "mmap A v anon 2M\nfault A v\nfork A B\nsplit A v")
-    for name, level in (("A", Level.PTE), ("B", Level.PMD)):
+    for name, level, flags in (
+        ("A", Level.PTE, LinuxFlags.DIRTY | LinuxFlags.YOUNG),
+        ("B", Level.PMD, LinuxFlags.DIRTY),  # fork makes the child's entry old
+    ):
         process = machine.processes[name]
         area = process.areas["v"]
         leaf = process.leaves(area.start, area.start + 1)[0]
-        assert (leaf.level, leaf.flags) == (level, LinuxFlags.DIRTY)
+        assert (leaf.level, leaf.flags) == (level, flags)

@@ -135,6 +135,10 @@ def _mprotect(system: System, words: Words) -> list[str]:
     return rights.mprotect(system, process, area, pages, words.choice("the right", ("ro", "rw")) == "rw")
 
 
+def _clear_refs(system: System, words: Words) -> list[str]:
+    return rights.clear_refs(process_of(system, words))
+
+
 STEPS: dict[str, Callable[[System, Words], list[str]]] = {
     "file": _file,
     "folio": _folio,
@@ -144,5 +148,6 @@ STEPS: dict[str, Callable[[System, Words], list[str]]] = {
     "munmap": _munmap,
     "mremap": _mremap,
     "mprotect": _mprotect,
+    "clear-refs": _clear_refs,
 }
 """MADV_DONTNEED is a zap."""
