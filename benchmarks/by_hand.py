@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from ptwalk.mmu.kernels.host import peek32, poke32
 from ptwalk.mmu.kernels.jit import kernel
-from ptwalk.mmu.kernels.views import peek32, poke32
 
 U64 = np.uint64
 TAIL, ANON, KNOWN, ORDER = U64(1 << 31), U64(1 << 8), U64(1 << 10), U64(0xFF)

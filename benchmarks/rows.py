@@ -29,7 +29,7 @@ from .timing import Ratio, compare, measure
 U64 = np.uint64
 MIB, GIB = 1 << 20, 1 << 30
 ACCESS = Access(AccessKind.WRITE, user=True)
-FORMS = ("scalar", "pipelined", "cached", "ordered")
+FORMS = {"single": "scalar", "pipelined": "pipelined", "cached": "cached", "ordered": "ordered"}  # ours and C's
 
 
 @dataclass(frozen=True)
@@ -88,23 +88,23 @@ def _walks(library: ctypes.CDLL, size: Size, footprint: int) -> Iterator[Ratio]:
         return lambda: getattr(kernels, form)(memory, plan, addresses, ours[0], ours[1])
 
     runs = {}
-    for form in FORMS:
+    for form, plain in FORMS.items():
         addresses = sorted_vas if form == "ordered" else vas
-        runs[f"C {form}"], runs[form] = c(form, addresses), numba(form, addresses)
-        runs[f"C {form}"]()
+        runs[f"C {plain}"], runs[form] = c(plain, addresses), numba(form, addresses)
+        runs[f"C {plain}"]()
         runs[form]()
         same(ours, theirs, f"{form}, {name_of(footprint)}")
     runs["C scalar, sorted"] = c("scalar", sorted_vas)
-    runs["chunk scalar"], runs["chunk pipelined"] = numba("scalar", vas, chunks), numba("pipelined", vas, chunks)
+    runs["chunk single"], runs["chunk pipelined"] = numba("single", vas, chunks), numba("pipelined", vas, chunks)
     times, at = measure(runs, size.rounds), name_of(footprint)
     large, cached = (3.0 if footprint >= 16 * GIB else None), (3.0 if footprint == GIB else None)
-    yield compare(f"single loop / C scalar, {at}", times, "scalar", "C scalar", n, 0.95)
+    yield compare(f"single loop / C scalar, {at}", times, "single", "C scalar", n, 0.95)
     yield compare(f"pipelined / C scalar, {at}", times, "pipelined", "C scalar", n, large)
     yield compare(f"pipelined / C pipelined, {at}", times, "pipelined", "C pipelined", n, 0.9)
     yield compare(f"PDE cache / C scalar, {at}", times, "cached", "C scalar", n, cached)
     yield compare(f"PDE cache / C PDE cache, {at}", times, "cached", "C cached", n)
     yield compare(f"sorted / C scalar, same input, {at}", times, "ordered", "C scalar, sorted", n, 1.5)
-    yield compare(f"chunked memory / flat, single loop, {at}", times, "chunk scalar", "scalar", n)
+    yield compare(f"chunked memory / flat, single loop, {at}", times, "chunk single", "single", n)
     yield compare(f"chunked memory / flat, pipelined, {at}", times, "chunk pipelined", "pipelined", n)
 
 
@@ -116,11 +116,11 @@ def architectures(library: ctypes.CDLL, size: Size) -> Iterator[Ratio]:
         for arch in ("x86_64", "arm64"):
             stage = scene(footprint, arch, ram=1 << 38)
             kernels, plan = _fast(stage)
-            for form in ("scalar", "pipelined"):
+            for form in ("single", "pipelined"):
                 arguments = flat_view(stage.memory), plan, stage.addresses(n), *out
                 runs[f"{arch} {form}"] = functools.partial(getattr(kernels, form), *arguments)
         times = measure(runs, size.rounds)
-        for form in ("scalar", "pipelined"):
+        for form in ("single", "pipelined"):
             row = f"arm64 / x86-64, {form}, {name_of(footprint)}"
             yield compare(row, times, f"arm64 {form}", f"x86_64 {form}", n, 0.9)
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..arch.errors import InputError
-from ..mmu.kernels.views import host_address
+from ..mmu.kernels.host import host_address
 from . import bulk_kernels as kernels
 from .calls import Accounting
 from .errors import Rejected

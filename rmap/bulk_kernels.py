@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from ..mmu.kernels.host import peek32, poke32, prefetch_host
 from ..mmu.kernels.jit import helper, kernel
-from ..mmu.kernels.views import peek32, poke32, prefetch_host
 
 U64 = np.uint64
 RECORD = 64

@@ -15,11 +15,12 @@ from numpy.typing import NDArray
 
 from ...arch.arm64.faults import FaultType, fault_status_code
 from ...arch.errors import PtwalkError
+from ..kernels.access import load, store
 from ..kernels.batch import NO_LEVEL
 from ..kernels.jit import kernel
 from ..kernels.reference import ViewMemory
 from ..kernels.reference import translate as reference_translate
-from ..kernels.views import View, load, store
+from ..kernels.views import View
 from ..regime import Regime
 from ..walk import Access
 from . import entries, permissions

@@ -22,8 +22,8 @@ from ..memory import WordMemory
 from ..regime import Regime, Tree
 from ..walk import Access, Fault, Level, Outcome, Translation, outcome
 from .batch import pack_info
-from .fast import LUT_ROW, Format, Plan
-from .views import host_address
+from .format import LUT_ROW, Format, Plan
+from .host import host_address
 
 U64 = np.uint64
 ALL = (1 << 64) - 1

@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 from ...arch.errors import BusError
 from ..regime import Regime
 from ..walk import Access, Outcome, outcome
+from .access import load, store
 from .batch import NO_LEVEL, pack_info
 from .jit import kernel
-from .views import View, load, store
+from .views import View
 
 U64 = np.uint64
 BUS_ERROR = "bus error"

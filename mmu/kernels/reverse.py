@@ -29,9 +29,11 @@ from ..machine import Machine
 from ..memory import PhysicalMemory
 from ..regime import Regime, Tree
 from ..spaces import MAX_TABLES
+from .access import load
+from .host import peek
 from .jit import helper, kernel
 from .spaces import Items, TreePlan, fetch, host_run, outline_of, plan_of
-from .views import MemoryView, load, memory_view, peek
+from .views import MemoryView, memory_view
 
 U64 = np.uint64
 Words = NDArray[np.uint64]

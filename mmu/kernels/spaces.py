@@ -21,9 +21,11 @@ from ..spaces import MAX_TABLES, Broken, Range, SpaceLimitError, flags_mask, gra
 from ..spaces import leaves as reference_leaves
 from ..spaces import ranges as reference_ranges
 from ..walk import Level
+from .access import load, locate
+from .host import peek, prefetch_host, word_pointer
 from .jit import carray, helper, kernel, per_object
 from .reference import ViewMemory
-from .views import MemoryView, load, locate, memory_view, peek, prefetch_host, word_pointer
+from .views import MemoryView, memory_view
 
 U64 = np.uint64
 Words = NDArray[np.uint64]

@@ -17,12 +17,14 @@ from ..memory import PhysicalMemory
 from ..regime import Regime
 from ..walk import Access
 from .batch import Batch
-from .fast import CACHE_SLOTS, REDO, Format, Plan, forms
+from .fast import CACHE_SLOTS, forms
+from .format import Format, Plan
 from .jit import per_object
 from .plans import plan_for
+from .steps import REDO
 from .views import MemoryView, View, WordsView, memory_view
 
-FORMS = ("auto", "scalar", "pipelined", "cached", "ordered", "full")
+FORMS = ("auto", "single", "pipelined", "cached", "ordered", "full")
 SAMPLE = 4096
 REGION_SHIFT = 21
 LEAST_SHARE = 1 << 16  # addresses a thread, below which starting one costs more than it saves

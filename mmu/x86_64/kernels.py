@@ -15,11 +15,12 @@ from numpy.typing import NDArray
 from ...arch.errors import PtwalkError
 from ...arch.x86_64 import entries
 from ...arch.x86_64.faults import NPF_EXITINFO1, PF_ERROR_CODE
+from ..kernels.access import change_bits, load
 from ..kernels.batch import NO_LEVEL
 from ..kernels.jit import kernel
 from ..kernels.reference import ViewMemory
 from ..kernels.reference import translate as reference_translate
-from ..kernels.views import View, change_bits, load
+from ..kernels.views import View
 from ..regime import Regime
 from ..walk import Access
 from .access import X86Access

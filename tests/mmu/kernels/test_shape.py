@@ -30,7 +30,7 @@ def counted_in_loops(kernel, *arguments):
     return sum(len(re.findall(r"call void @NRT_incref", body)) for body in loops)
 
 
-@pytest.mark.parametrize("form", ["scalar", "pipelined"])
+@pytest.mark.parametrize("form", ["single", "pipelined", "cached", "ordered"])
 def test_forms_count_no_references_in_their_loops(form):
     memory, regime = tables("x86-4level", 1)
     faults = translate_many(memory, regime, []).faults

@@ -40,8 +40,8 @@ memory.add_ram(0, 1 << 20)
 for pa, entry in ((0x1000, 0x2007), (0x2000, 0x3007), (0x3000, 0x4007), (0x4000, 0x5007)):
     memory.write_uint(pa, entry)
 regime = regime_from_registers("x86_64", {"CR3": 0x1000}, {})
-batch = translate_many(memory, regime, [0], form="scalar")
-stats = forms(plan_for(regime, Access(), batch.faults, update=False)[0]).scalar.stats
+batch = translate_many(memory, regime, [0], form="single")
+stats = forms(plan_for(regime, Access(), batch.faults, update=False)[0]).single.stats
 print(hex(batch.pa[0]), sum(stats.cache_hits.values()), sum(stats.cache_misses.values()))
 """
 

@@ -9,9 +9,10 @@ import pytest
 
 from ptwalk.arch.errors import InputError
 from ptwalk.mmu.kernels import FORMS, chunk_view, flat_view, translate_many
-from ptwalk.mmu.kernels.fast import REDO, forms
+from ptwalk.mmu.kernels.fast import forms
 from ptwalk.mmu.kernels.plans import plan_for
 from ptwalk.mmu.kernels.reference import info_of, walk_one
+from ptwalk.mmu.kernels.steps import REDO
 from ptwalk.mmu.kernels.translate import choose
 from ptwalk.mmu.walk import Access, AccessKind
 
@@ -67,7 +68,7 @@ def test_the_fast_forms_decide_most_addresses_themselves(mode):
     assert fast is not None
     vas = addresses(regime, 7, 2000)
     pa, info = np.zeros(2000, np.uint64), np.zeros(2000, np.uint64)
-    assert forms(fast[0]).scalar(flat_view(memory), fast[1], vas, pa, info) == np.any(info == REDO)
+    assert forms(fast[0]).single(flat_view(memory), fast[1], vas, pa, info) == np.any(info == REDO)
     assert np.count_nonzero(info == REDO) < 1400
 
 
@@ -114,5 +115,5 @@ def test_the_form_follows_the_sample():
 
 def test_an_unknown_form_is_refused():
     memory, regime = tables("x86-4level", 1)
-    with pytest.raises(InputError, match=r"form: no such form \(there are: auto, scalar, .*\) \('quick'\)"):
+    with pytest.raises(InputError, match=r"form: no such form \(there are: auto, single, .*\) \('quick'\)"):
         translate_many(memory, regime, [0], form="quick")

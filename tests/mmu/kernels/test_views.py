@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from ptwalk.arch.errors import BusError, InputError
+from ptwalk.mmu.kernels.access import change_bits, load, prefetch, store
 from ptwalk.mmu.kernels.jit import kernel
-from ptwalk.mmu.kernels.views import change_bits, chunk_view, flat_view, load, memory_view, prefetch, store, words_view
+from ptwalk.mmu.kernels.views import chunk_view, flat_view, memory_view, words_view
 from ptwalk.mmu.memory import PhysicalMemory, WordMemory
 
 U64 = np.uint64
