@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from ..conform import conform as run_conform
 from ..conform import write_vectors
 from . import common
 
 
-def conform(file: str, /, *, profile: str | None = None, write: str | None = None, json: bool = False) -> int:
+def conform(file: Path, /, *, profile: str | None = None, write: Path | None = None, json: bool = False) -> int:
     """Run a vector file through the reference walker and the kernel; exit 1 on any disagreement.
 
     Args:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import Parameter
@@ -15,7 +16,7 @@ _BANKS_SHOWN = 16
 
 
 def info(
-    file: str,
+    file: Path,
     /,
     *,
     root: str | None = None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
@@ -13,7 +14,7 @@ from .source import DEFAULT, Source, choose, open_machine
 
 
 def lint(
-    file: str,
+    file: Path,
     /,
     *,
     process: str | None = None,
@@ -44,8 +45,8 @@ def lint(
 
 
 def diff(
-    file: str,
-    other: str,
+    file: Path,
+    other: Path,
     /,
     *,
     process: str | None = None,

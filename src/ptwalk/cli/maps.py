@@ -5,6 +5,7 @@ from __future__ import annotations
 import json as jsonlib
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
@@ -18,7 +19,7 @@ from .source import DEFAULT, Source, choose, open_machine
 
 
 def maps(
-    file: str,
+    file: Path,
     /,
     *,
     process: str | None = None,
@@ -29,7 +30,7 @@ def maps(
     pa: str | None = None,
     va: str | None = None,
     format: Literal["ptdump", "qemu-tlb", "qemu-mem", "csv", "json", "jsonl"] = "ptdump",
-    parquet: str | None = None,
+    parquet: Path | None = None,
     json: bool = False,
     jsonl: bool = False,
     source: Annotated[Source, Parameter(name="*")] = DEFAULT,
@@ -58,7 +59,7 @@ def maps(
     format = "json" if json else "jsonl" if jsonl else format
     json, jsonl = format == "json", format == "jsonl"
     if parquet is not None:
-        write_parquet(parquet, found)
+        write_parquet(str(parquet), found)
         return 0
     if format in LINES:
         for line in LINES[format](found):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
@@ -11,7 +12,7 @@ from .source import DEFAULT, Source, open_machine
 
 
 def ptov(
-    file: str,
+    file: Path,
     pa: str,
     /,
     *,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
@@ -13,7 +14,7 @@ from .source import DEFAULT, Source
 
 
 def repl(
-    file: str | None = None,
+    file: Path | None = None,
     /,
     *,
     command: Annotated[list[str] | None, Parameter(name=["--command", "-c"])] = None,

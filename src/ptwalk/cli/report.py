@@ -15,7 +15,7 @@ from .source import DEFAULT, Source, open_machine
 
 
 def report(
-    file: str,
+    file: Path,
     /,
     *,
     output: Annotated[str, Parameter(name=["--output", "-o"])],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Literal
 
 from cyclopts import App
@@ -22,7 +23,7 @@ def _models(model: str) -> list[str]:
 
 
 @rmap.command
-def run(scenario: str, /, *, model: ModelName = "all", literal: bool = False, json: bool = False) -> int:
+def run(scenario: Path, /, *, model: ModelName = "all", literal: bool = False, json: bool = False) -> int:
     """Run a scenario; after each step who maps what, each model's counters, and the /proc figures.
 
     Args:
@@ -47,7 +48,7 @@ def run(scenario: str, /, *, model: ModelName = "all", literal: bool = False, js
 
 
 @rmap.command
-def diff(scenario: str, /, *, literal: bool = False, json: bool = False) -> int:
+def diff(scenario: Path, /, *, literal: bool = False, json: bool = False) -> int:
     """Print just what differs between the models after each step, and which change of the series explains it.
 
     Args:
@@ -71,7 +72,7 @@ def diff(scenario: str, /, *, literal: bool = False, json: bool = False) -> int:
 
 
 @rmap.command
-def conform(file: str, /) -> int:
+def conform(file: Path, /) -> int:
     """Run a file of accounting vectors and name the first difference; exit 1 if there is one.
 
     Args:
@@ -85,7 +86,7 @@ def conform(file: str, /) -> int:
 
 
 @rmap.command
-def verify(capture: str, /, *, json: bool = False) -> int:
+def verify(capture: Path, /, *, json: bool = False) -> int:
     """Adopt a capture's page tables entry by entry and compare with what its kernel said; exit 1 if unexplained.
 
     Args:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from ..arch.errors import InputError
@@ -30,7 +31,7 @@ class Source:
     base: str | None = None
     preset: str | None = None
     register: list[str] = field(default_factory=list)
-    registers_from: str | None = None
+    registers_from: Path | None = None
 
     def registers(self) -> dict[str, int]:
         """The --register values; InputError names the one that is not NAME=HEX."""
@@ -58,7 +59,7 @@ class Source:
 DEFAULT = Source()
 
 
-def open_machine(file: str, source: Source, root: str | None = None) -> Machine:
+def open_machine(file: Path, source: Source, root: str | None = None) -> Machine:
     """Load FILE as the options say."""
     options = source.options()
     if root is not None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from ..verify import verify as run_verify
 from . import common
 
 
-def verify(file: str, /, *, json: bool = False) -> int:
+def verify(file: Path, /, *, json: bool = False) -> int:
     """Walk everything in a capture and compare it with what its kernel said; exit 1 on any disagreement.
 
     Args:

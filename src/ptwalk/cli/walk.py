@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
@@ -16,7 +17,7 @@ from .source import DEFAULT, Source, choose, open_machine
 
 
 def walk(
-    file: str,
+    file: Path,
     va: str,
     /,
     *,
