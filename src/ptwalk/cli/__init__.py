@@ -38,6 +38,7 @@ _COMMANDS = {
 }
 for _name, (_target, _help) in _COMMANDS.items():
     app.command(f"ptwalk.cli.{_target}", name=_name, help=_help)
+app.register_install_completion_command(help="Install completion for the shell in use (bash, zsh, fish).")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
