@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from ..arch.errors import PtwalkError
 from ..mmu.machine import Machine
 from .console import sentence, state_folder, terminal
 from .names import MachineView, Names
@@ -38,7 +37,7 @@ def _dress(shell: Any) -> None:
     plain.for_type(Shown, lambda x, p, cycle: p.text(_drawn(x)))
     plain.for_type(Machine, lambda x, p, cycle: p.text(_drawn(MachineView(x))))
     plain.for_type(int, lambda x, p, cycle: p.text(f"{x:#x}" if type(x) is int else repr(x)))
-    shell.set_custom_exc((PtwalkError,), _told)
+    shell.set_custom_exc((Exception,), _told)  # %tb has the rest
     shell.input_transformers_cleanup.append(_asked)
 
 
