@@ -196,6 +196,14 @@ class Linux(ABC):
     def clear(self, level: int, raw: int, flags: LinuxFlags) -> int:
         """`raw` with flags cleared, as pte_wrprotect, pte_mkclean, pte_mkold ... would."""
 
+    @property
+    @abstractmethod
+    def wrprotect(self) -> tuple[int, int, int, int, int]:
+        """pte_wrprotect as masks for bulk work: the write bit, and how a writable entry stays dirty without it.
+
+        Where `entry & test == want`, `clear` goes and `set` comes: (write, test, want, clear, set).
+        """
+
     @abstractmethod
     def modify(self, level: int, raw: int, flags: LinuxFlags, *, prot_none: bool = False) -> int:
         """pte_modify: `raw` with the rights (WRITE, USER, EXEC) of `flags`; the page and all else stays."""

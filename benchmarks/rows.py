@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from ptwalk.mmu.kernels import chunk_view, flat_view, translate_many
+from ptwalk.mmu.kernels.batch import empty_words
 from ptwalk.mmu.kernels.fast import forms
 from ptwalk.mmu.kernels.plans import plan_for
 from ptwalk.mmu.kernels.reverse import reverse_map
@@ -27,6 +28,7 @@ from .scenes import Scene, scene
 from .timing import Ratio, compare, measure
 
 U64 = np.uint64
+RW = (U64(2), U64(0), U64(0), U64(0), U64(0))  # pte_wrprotect of entries without a hardware dirty bit to keep
 MIB, GIB = 1 << 20, 1 << 30
 ACCESS = Access(AccessKind.WRITE, user=True)
 FORMS = {"single": "scalar", "pipelined": "pipelined", "cached": "cached", "ordered": "ordered"}  # ours and C's
@@ -77,7 +79,7 @@ def _walks(library: ctypes.CDLL, size: Size, footprint: int) -> Iterator[Ratio]:
     view, chunks, words = flat_view(stage.memory), chunk_view(stage.memory), plan_words(stage, plan)
     vas = stage.addresses(n)
     sorted_vas = np.sort(vas)
-    ours, theirs = np.zeros((2, n), U64), np.zeros((2, n), U64)
+    ours, theirs = (empty_words(n), empty_words(n)), np.zeros((2, n), U64)
 
     def c(form: str, addresses: Any) -> Any:
         call = getattr(library, f"walk_{form}")
@@ -112,7 +114,7 @@ def architectures(library: ctypes.CDLL, size: Size) -> Iterator[Ratio]:
     """arm64 with 4 levels of 4 KiB tables against x86-64 with 4 levels: the same shape, the same addresses."""
     for footprint in size.footprints[:2]:
         runs, n = {}, size.walks
-        out = np.zeros((2, n), U64)
+        out = empty_words(n), empty_words(n)
         for arch in ("x86_64", "arm64"):
             stage = scene(footprint, arch, ram=1 << 38)
             kernels, plan = _fast(stage)
@@ -185,7 +187,7 @@ def _fork_small(library: ctypes.CDLL, size: Size) -> Iterator[Ratio]:
     at = U64(records.ctypes.data)
 
     def ours() -> Any:
-        return bulk_kernels.fork_range(src, dst, bulk.form, at, bulk.pages, U64(2), U64(0), U64(2), True, limit)
+        return bulk_kernels.fork_range(src, dst, bulk.form, at, bulk.pages, RW, U64(0), U64(2), True, limit)
 
     def theirs() -> Any:
         rest = ctypes.c_uint64(n), ctypes.c_uint64(0), ctypes.c_uint64(n), pointer(twin), ctypes.c_uint64(2)
@@ -222,7 +224,7 @@ def _fork_large(size: Size) -> Iterator[Ratio]:
     at, limit = U64(bulk.records.ctypes.data), U64((1 << 31) - 1)
 
     def fork(batched: bool) -> Any:
-        rest = U64(2), U64(0), U64(2), batched, limit
+        rest = RW, U64(0), U64(2), batched, limit
         return lambda: bulk_kernels.fork_range(src, dst, bulk.form, at, bulk.pages, *rest)
 
     runs = {"batched": fork(True), "single": fork(False)}

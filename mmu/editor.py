@@ -191,6 +191,20 @@ class TableEditor:
             for observer in self.observers:
                 observer(told)
 
+    def announce(self, changes: Sequence[EntryChange], counted_by: Observer) -> None:
+        """Tell of entries that a kernel wrote in place and counted for one observer, who is not told again.
+
+        `changes` have serials from `reserve`. Nobody can refuse them any more.
+        """
+        for observer in self.observers:
+            if observer is not counted_by and changes:
+                observer(sorted(changes, key=self._turn))
+
+    def reserve(self, n: int) -> int:
+        """The first of n serials for entries written in place."""
+        first, self._serial = self._serial + 1, self._serial + n
+        return first
+
     def _turn(self, change: EntryChange) -> int:
         """0 for what adds a mapping, 2 for what removes one, 1 for the rest."""
         before, after = self.maps(change.level, change.old), self.maps(change.level, change.new)

@@ -139,6 +139,11 @@ class PhysicalMemory:
         data, offset = self._find(pa, size)
         data[offset : offset + size] = value.to_bytes(size, "little")
 
+    def window(self, pa: int, size: int) -> memoryview:
+        """The bytes of one bank themselves, to read and write in place; BusError where no one bank backs them all."""
+        data, offset = self._find(pa, size)
+        return data[offset : offset + size]
+
     def read(self, pa: int, size: int) -> bytes:
         """`size` bytes from `pa`, through adjoining banks; BusError names the first address without RAM."""
         parts = []

@@ -101,17 +101,18 @@ class BulkFrames:
         return U64(self.accounting.rules.limits.mapcount)
 
     def fork(
-        self, src: NDArray[Any], dst: NDArray[Any], src_mm: Mm, dst_mm: Mm, *, clear: int, clear_child: int = 0,
-        batched: bool = True,
+        self, src: NDArray[Any], dst: NDArray[Any], src_mm: Mm, dst_mm: Mm, *, protect: Sequence[int],
+        clear_child: int = 0, batched: bool = True,
     ) -> None:  # fmt: skip
-        """copy_present_ptes for a run of entries: `clear` (the write bit) goes on both sides, `clear_child` in dst.
+        """copy_present_ptes for a run of entries: both sides are write-protected, `clear_child` goes in dst.
 
-        Every page loses its exclusive mark, gains a mapping by `dst_mm` and a reference. Rejected: an entry that is
-        neither absent nor one of these frames, or a source that ever pinned pages.
+        `protect` is arch.linux.Linux.wrprotect. Every page loses its exclusive mark, gains a
+        mapping by `dst_mm` and a reference. Rejected: an entry that is neither absent nor one of these frames, or a
+        source that ever pinned pages.
         """
         if src_mm.has_pinned:
             raise Rejected(self.accounting.driver.name, "bulk fork of an address space that pinned pages")
-        masks = U64(clear), U64(clear_child)
+        masks = tuple(map(U64, protect)), U64(clear_child)
         done = kernels.fork_range(src, dst, self.form, *self._where(), *masks, U64(dst_mm.id), batched, self._limit)
         self._complete(done, len(src), "fork")
 

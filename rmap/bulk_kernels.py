@@ -90,6 +90,15 @@ def present_frame(e: Any, mask: Any, shift: Any, base: Any, frames: Any) -> Any:
     return frame if e & _1 != _0 and frame < frames else frames
 
 
+@helper
+def protected(e: Any, protect: Any) -> Any:
+    """pte_wrprotect, `protect` being Linux.wrprotect."""
+    write, test, want, clear, dirty = protect
+    if e & write != _0 and e & test == want:
+        e = e & ~clear | dirty
+    return e & ~write
+
+
 @kernel
 def fork_range(
     src: Any,
@@ -97,7 +106,7 @@ def fork_range(
     form: Any,
     records: Any,
     pages: Any,
-    clear: Any,
+    protect: Any,
     clear_child: Any,
     mm: Any,
     batched: Any,
@@ -123,7 +132,8 @@ def fork_range(
         at, head = record(records, frame), frame
         meta = peek32(at)
         if meta & PLAIN == KNOWN and peek32(at + MAPCOUNT) + _2 <= limit:
-            src[k], dst[k] = e & ~clear, e & ~clear & ~clear_child
+            e = protected(e, protect)
+            src[k], dst[k] = e, e & ~clear_child
             bump(at, MAPCOUNT, _1)
             bump(at, REFS, _1)
             if meta & ANON:
@@ -142,7 +152,7 @@ def fork_range(
             while n < most and present_frame(src[k + n], mask, shift, base, frames) == frame + U64(n):
                 n += 1
         for i in range(n):
-            src[k + i] &= ~clear
+            src[k + i] = protected(src[k + i], protect)
             dst[k + i] = src[k + i] & ~clear_child
         first = int(frame)
         keep = PAGE_COUNT if meta & ANON else ~np.uint32(0)

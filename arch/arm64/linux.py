@@ -218,6 +218,10 @@ class Arm64Linux(Linux):
                 raw &= ~self._simple_mask(flag)
         return raw
 
+    @property
+    def wrprotect(self) -> tuple[int, int, int, int, int]:
+        return _WRITE, _RDONLY, 0, 0, _RDONLY | _DIRTY
+
     def modify(self, level: int, raw: int, flags: LinuxFlags, *, prot_none: bool = False) -> int:
         if raw & _WRITE and not raw & _RDONLY:
             raw |= _DIRTY

@@ -204,6 +204,10 @@ class X86Linux(Linux):
                 raw &= ~self._simple_mask(flag)
         return raw
 
+    @property
+    def wrprotect(self) -> tuple[int, int, int, int, int]:
+        return (_RW, _D, _D, _D, self._saved_dirty) if self._saved_dirty else (_RW, 0, 0, 0, 0)
+
     def modify(self, level: int, raw: int, flags: LinuxFlags, *, prot_none: bool = False) -> int:
         value = raw if raw & _P else raw ^ _PFN
         value = self._save_dirty(value & ~_RIGHTS | self._rights(level, flags & ~_F.GLOBAL, prot_none))

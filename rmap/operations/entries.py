@@ -7,13 +7,17 @@ from ...mmu.editor import Reason
 from ..levels import Level
 from ..space.process import Leaf, NonPresent, Process
 
-KEPT = LinuxFlags.YOUNG | LinuxFlags.DIRTY
+SOFTWARE = LinuxFlags.SOFT_DIRTY | LinuxFlags.UFFD_WP
+"""What swap and migration entries keep in software bits."""
+KEPT = LinuxFlags.YOUNG | LinuxFlags.DIRTY | SOFTWARE
 """What a migration entry keeps of a page's entry."""
 
 
-def write_swap(process: Process, va: int, slot: int, *, exclusive: bool, reason: Reason) -> None:
-    """A swap entry at a page, in place of what stands there; the slot is counted once more."""
-    flags = LinuxFlags.EXCLUSIVE if exclusive else LinuxFlags.NONE
+def write_swap(process: Process, va: int, slot: int, flags: LinuxFlags, reason: Reason) -> None:
+    """A swap entry at a page, in place of what stands there; the slot is counted once more.
+
+    `flags` are EXCLUSIVE and those in SOFTWARE.
+    """
     process.put_entry(va, process.linux.swap(0, slot, flags), reason)
 
 
@@ -54,9 +58,9 @@ def copy_nonpresent(src: Process, dst: Process, start: int, end: int) -> None:
         kind = other.entry.kind
         if kind is EntryKind.SWAP:
             assert other.entry.offset is not None
-            if LinuxFlags.EXCLUSIVE in other.entry.flags:
-                write_swap(src, other.va, other.entry.offset, exclusive=False, reason=Reason.FORK)
-            write_swap(dst, other.va, other.entry.offset, exclusive=False, reason=Reason.FORK)
+            flags = other.entry.flags & ~LinuxFlags.EXCLUSIVE
+            write_swap(src, other.va, other.entry.offset, flags, Reason.FORK)
+            write_swap(dst, other.va, other.entry.offset, flags & ~LinuxFlags.UFFD_WP, Reason.FORK)
         elif kind in MIGRATION_KINDS:
             rewrite_migration(src, other, EntryKind.MIGRATION_READ, Reason.FORK)
             rewrite_migration(dst, other, EntryKind.MIGRATION_READ, Reason.FORK)

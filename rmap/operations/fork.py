@@ -16,6 +16,7 @@ from .entries import copy_nonpresent
 from .fault import anon
 from .unmap import exit_mm, split
 
+_NOT_INHERITED = LinuxFlags.YOUNG | LinuxFlags.UFFD_WP
 MAX_COPIES = 1 << 16
 """Pages of one mapping that may be pinned and that fork still copies."""
 
@@ -85,9 +86,9 @@ def _copy_pinned(system: System, src: Process, dst: Process, run: Run, area: Are
 def _duplicate(src: Process, dst: Process, run: Run, area: Area) -> bool:
     """folio_try_dup_anon_rmap or folio_dup_file_rmap, both read-only then; false, nothing changed, on -EBUSY.
 
-    The child's entries are old; those of a shared mapping are clean too.
+    The child's entries are old and not write-protected by userfaultfd; those of a shared mapping are clean too.
     """
-    flags = run.flags & ~(WRITE if area.is_cow else LinuxFlags.DIRTY) & ~LinuxFlags.YOUNG
+    flags = run.flags & ~(WRITE if area.is_cow else LinuxFlags.DIRTY) & ~_NOT_INHERITED
     try:
         with dst.editor.batch(Intent(source=src.mm)):
             dst.install(run.va, run.level, run.folio, run.page, run.nr_pages, flags, Reason.FORK)

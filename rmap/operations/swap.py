@@ -7,9 +7,9 @@ from ...mmu.editor import Reason
 from ..folio import Flags, Folio, Kind
 from ..levels import Level
 from ..observer import Intent
-from ..space.process import READ, WRITTEN, Leaf, Process
+from ..space.process import READ, WRITE, WRITTEN, Leaf, Process
 from ..space.system import System
-from .entries import write_swap
+from .entries import SOFTWARE, write_swap
 from .unmap import split_down
 
 
@@ -59,7 +59,8 @@ def _unmap(system: System, process: Process, leaf: Leaf) -> bool:
         folio.flags |= Flags.DIRTY
     process.unfold(leaf.va, leaf.va + process.page_size)
     slot = system.swap.slots[folio.pfn + leaf.page]
-    write_swap(process, leaf.va, slot, exclusive=exclusive, reason=Reason.SWAP)
+    flags = leaf.flags & SOFTWARE | (LinuxFlags.EXCLUSIVE if exclusive else LinuxFlags.NONE)
+    write_swap(process, leaf.va, slot, flags, Reason.SWAP)
     return True
 
 
@@ -81,9 +82,9 @@ def swapin(system: System, process: Process, va: int, name: str, *, write: bool 
         system.acct.set_swapcache(folio, True)
     page = system.swap.frames[slot] - folio.pfn
     exclusive = LinuxFlags.EXCLUSIVE in found.flags or _alone(system, folio, slot)
-    flags = READ
+    flags = READ | found.flags & SOFTWARE
     if exclusive and process.area(va).writable(va):
-        flags = WRITTEN if write else READ | LinuxFlags.WRITE
+        flags |= WRITTEN if write else WRITE
     with process.editor.batch(Intent(exclusive=exclusive, exempt=True)):
         process.clear(va, process.page_size, Reason.SWAP)
         process.install(va, Level.PTE, folio, page, 1, flags, Reason.SWAP)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from itertools import groupby
+from operator import attrgetter
 from typing import TYPE_CHECKING
 
 from ...arch.errors import PtwalkError
@@ -28,13 +29,20 @@ READ = LinuxFlags.YOUNG
 WRITTEN = LinuxFlags.WRITE | LinuxFlags.DIRTY | LinuxFlags.YOUNG
 """The flags of an entry after a write fault."""
 
+_FLAGS = (
+    (LinuxFlags.DIRTY, attrgetter("dirty")),
+    (LinuxFlags.YOUNG, attrgetter("young")),
+    (LinuxFlags.SOFT_DIRTY, attrgetter("soft_dirty")),
+    (LinuxFlags.UFFD_WP, attrgetter("uffd_wp")),
+)
+
 
 @dataclass(frozen=True)
 class Leaf:
     """One entry that rmap counts: where it stands and what it maps.
 
-    `page` is the folio's first page it maps, `flags` WRITE, DIRTY and YOUNG as far as set. `state` is PRESENT, or
-    DEVICE_PRIVATE or DEVICE_EXCLUSIVE.
+    `page` is the folio's first page it maps. `flags` are WRITE, DIRTY, YOUNG, SOFT_DIRTY and UFFD_WP as far as set;
+    `state` is PRESENT, DEVICE_PRIVATE or DEVICE_EXCLUSIVE.
     """
 
     va: int
@@ -84,7 +92,8 @@ class Process:
         self.page_size = system.page_size
         self.areas: dict[str, Area] = {}
         self._view = LiveProcess(name, tables, self.vmas)
-        editor.observers.append(RmapObserver(mm, tables, system))
+        self.observer = RmapObserver(mm, tables, system)
+        editor.observers.append(self.observer)
 
     @property
     def linux(self) -> Linux:
@@ -119,8 +128,8 @@ class Process:
             folio = mapped_folio(entry, self.system)
             if folio is not None:
                 flags = WRITE if entry.write or self._device_write(entry) else LinuxFlags.NONE
-                flags |= LinuxFlags.DIRTY if entry.dirty else LinuxFlags.NONE
-                flags |= LinuxFlags.YOUNG if entry.young else LinuxFlags.NONE
+                for flag, is_set in _FLAGS:
+                    flags |= flag if is_set(entry) else LinuxFlags.NONE
                 page = entry.pfn - folio.pfn
                 found.append(Leaf(entry.va, entry.level, folio, page, entry.nr_pages, flags, entry.state))
         return found

@@ -152,7 +152,9 @@ def compare(seed, batched, seen):
         else:
             calls.fork(mm, 1 - mm, batched)
             src, dst = arrays.mms[mm], arrays.mms[1 - mm]
-            bulk.fork(table, arrays.tables[1 - mm], src, dst, clear=RW, clear_child=ACCESSED, batched=batched)
+            bulk.fork(
+                table, arrays.tables[1 - mm], src, dst, protect=(RW, 0, 0, 0, 0), clear_child=ACCESSED, batched=batched
+            )
         if rng.random() < 0.3:  # give back and take over again
             bulk.flush()
             bulk = None
@@ -182,7 +184,7 @@ def test_what_bulk_does_not_know_it_refuses_before_that_entry():
         bulk.unmap(table[:1], world.mms[0])
     world.mms[0].has_pinned = True
     with pytest.raises(Rejected, match="bulk fork of an address space that pinned pages"):
-        bulk.fork(table, world.tables[1], world.mms[0], world.mms[1], clear=RW)
+        bulk.fork(table, world.tables[1], world.mms[0], world.mms[1], protect=(RW, 0, 0, 0, 0))
 
 
 def test_only_all_three_models_can_be_run_in_bulk():
