@@ -44,7 +44,7 @@ def repl(
     if command:
         return console.Shell(names).run_lines("\n".join(command))
     where = f"in process {session.space}" if session.space is not None else "in the machine's own registers"
-    banner = f"{MachineView(session.machine)!r}\n{where}; help() tells what there is, step(va) begins"
+    banner = f"{MachineView(session.machine, brief=True)!r}\n{where}; help() tells what there is, step(va) begins"
     if not plain and importlib.util.find_spec("IPython") is not None:
         from ..shell.ipython import interact
     else:

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
+from .script import EXAMPLE
 from .session import Session
-
-EXAMPLE = Path(__file__).parent / "example.toml"
-"""The machine that `ptwalk repl` shows without a file."""
 
 __all__ = ["EXAMPLE", "Session"]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import attrgetter
 from pathlib import Path
 
 from ..arch.errors import InputError
@@ -19,6 +21,7 @@ from ..rmap.figures import kpagecount, pagemap_exclusive
 from ..rmap.folio import Folio
 from ..rmap.levels import ORDERS_BY_PAGE_SIZE, Rules
 from ..rmap.models import MODELS, Model
+from ..rmap.models.precise import ENTIRELY_MAPPED
 from ..rmap.observer import mapped_folio
 from ..rmap.stats import Nr
 from ..rmap.views.tables import ProcessTables
@@ -66,7 +69,7 @@ class Counters(Shown):
         differ = len({value for value in now if value is not None}) > 1
         line: list[Part] = [f"{'*' if differ else ' '} {name:<22}"]
         for old, new in zip(was, now, strict=True):
-            text = "-" if new is None else str(new) if old == new else f"{old} -> {new}"
+            text = _figure(new) if old == new else f"{_figure(old)} -> {_figure(new)}"
             line.append((f"{text:>22}", "" if old == new else "yellow"))
         return line
 
@@ -90,7 +93,7 @@ class Accounts:
             capture = Capture(Path(machine.source))
             adopted = Adopted(capture.checkpoint(checkpoint), Kernel.of(capture), tuple(MODELS))
             return cls(adopted.frames, {p.name: p for p in adopted.processes}, capture.page_size)
-        if not machine.folios:
+        if not machine.folios or not machine.spaces:
             text = "no rmap counters: they need a capture with kpageflags or a layout description with [[folios]]"
             raise InputError(text, file=machine.source)
         return cls._described(machine)
@@ -153,6 +156,11 @@ class Accounts:
         return {name: {f"NR_{item.name}": model.stats.nr[item] for item in Nr} for name, model in models}
 
 
+def _figure(x: int | str | None) -> str:
+    """Counts as people count; _nr_pages_mapped of an entirely mapped folio, which starts at 0x800000, by its bits."""
+    return "-" if x is None else f"{x:#x}" if isinstance(x, int) and x >= ENTIRELY_MAPPED else str(x)
+
+
 def _title(folio: Folio) -> str:
     return f"folio pfn {folio.pfn:#x}, {folio.kind.value}, order {folio.order}"
 
@@ -176,11 +184,14 @@ def _tables(machine: Machine, space: str) -> ProcessTables:
 
 def _kpageflags(folios: Sequence[DescribedFolio]) -> Callable[[int], int | None]:
     """kpageflags of the frames of described folios; None for others."""
-    words: dict[int, int] = {}
-    for described in folios:
-        word = KPF.mask(*_KIND_FLAGS[described.kind])
-        size = 1 << described.order
-        head, tail = (word, word) if size == 1 else (word | KPF.mask("COMPOUND_HEAD"), word | KPF.mask("COMPOUND_TAIL"))
-        words |= dict.fromkeys(range(described.pfn, described.pfn + size), tail)
-        words[described.pfn] = head
-    return words.get
+    ordered = sorted(folios, key=attrgetter("pfn"))
+
+    def flags(pfn: int) -> int | None:
+        at = bisect_right(ordered, pfn, key=attrgetter("pfn")) - 1
+        if at < 0 or pfn >= ordered[at].pfn + (1 << ordered[at].order):
+            return None
+        folio = ordered[at]
+        part = () if not folio.order else ("COMPOUND_HEAD",) if pfn == folio.pfn else ("COMPOUND_TAIL",)
+        return KPF.mask(*_KIND_FLAGS[folio.kind], *part)
+
+    return flags

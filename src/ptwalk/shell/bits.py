@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from abc import abstractmethod
 from collections.abc import Iterator
+from difflib import get_close_matches
 from typing import Any
 
 from ..arch.errors import InputError
@@ -77,13 +78,15 @@ class Bits(Shown):
         """Write the whole word; `what` says in words which part was meant."""
 
     def field(self, name: str) -> Field:
-        """The field of this name, the hardware's or Linux's; FieldError lists those there are."""
+        """The field of this name, the hardware's or Linux's; FieldError suggests near names, or lists all."""
         if name in self.layout:
             return self.layout[name]
         if self.software is not None and name in self.software and self.software[name].role:
             return self.software[name]
         named = [f.name for f in self.layout.values() if f.role not in (RES0, IGNORED)]
-        raise FieldError(f"a {self.layout.name} has no such field (it has {', '.join(named)})", field=name)
+        near = get_close_matches(name.upper(), named, n=4, cutoff=0.4)
+        hint = f"near: {', '.join(near)}" if near else f"it has {', '.join(named)}"
+        raise FieldError(f"a {self.layout.name} has no such field ({hint})", field=name)
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):

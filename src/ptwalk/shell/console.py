@@ -66,11 +66,11 @@ class Shell(code.InteractiveConsole):
         self.names, self.failure = names, 0
 
     def push(self, line: str, *arguments: Any, **keywords: Any) -> bool:
-        """One line; `?` and `NAME?` ask for help."""
+        """One line; `?` and `NAME?` ask for help, a semicolon at the end keeps values from being shown."""
         asked = line.strip()
         if asked.endswith("?") and not self.buffer:
             line = f"help({asked.rstrip('?').strip()})"
-        with _displaying(self.names):
+        with _displaying(quiet=asked.endswith(";")):
             return super().push(line, *arguments, **keywords)
 
     def showtraceback(self) -> None:
@@ -102,9 +102,9 @@ class Shell(code.InteractiveConsole):
 
 
 @contextmanager
-def _displaying(names: Names) -> Iterator[None]:
+def _displaying(*, quiet: bool) -> Iterator[None]:
     def display(x: object) -> None:
-        if x is not None:
+        if x is not None and not quiet:
             builtins._ = x  # type: ignore[attr-defined]
             show(x)
 

@@ -111,10 +111,9 @@ class Journal(Shown):
             raise InputError("nothing to redo: no edit was undone")
         return self.taken_back[-1]
 
-    def original(self, pa: int) -> int | None:
-        """The value of the entry at `pa` before its first edit; None where it was not edited."""
-        olds = (edit.old for edit in self.done if isinstance(edit, EntryEdit) and edit.slot.pa == pa)
-        return next(olds, None)
+    def originals(self) -> dict[int, int]:
+        """What each edited entry held before its first edit, by address."""
+        return {edit.slot.pa: edit.old for edit in reversed(self.done) if isinstance(edit, EntryEdit)}
 
     def lines(self) -> Iterator[Line]:
         for number, edit in enumerate(self.done, 1):

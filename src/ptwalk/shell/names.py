@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from ..arch.errors import InputError
+from ..cli.info import paging, plain
 from ..mmu.machine import Machine
 from .bits import Bits
 from .session import Session
@@ -54,17 +55,19 @@ _TASKS = {
 
 
 class MachineView(Shown):
-    """What is loaded, in a few lines."""
+    """What is loaded: `brief` leaves out the paging modes."""
 
-    def __init__(self, machine: Machine) -> None:
-        self.machine = machine
+    def __init__(self, machine: Machine, *, brief: bool = False) -> None:
+        self.machine, self.brief = machine, brief
 
     def lines(self) -> Iterator[Line]:
         machine = self.machine
         kernel = f", Linux {machine.kernel}" if machine.kernel else ""
         yield [(machine.source, "bold"), f": {machine.format}, {machine.arch}{kernel}"]
-        names = ", ".join(machine.spaces) or "none named"
-        yield [f"address spaces: {names}"]
+        yield [f"address spaces: {', '.join(machine.spaces) or 'none named'}"]
+        rows = {} if self.brief else paging(machine)
+        for name, x in rows.items():
+            yield [(f"  {name:<26}", "dim"), plain(x)]
         for note in machine.notes:
             yield [(f"note: {note}", "dim")]
 
@@ -142,7 +145,7 @@ class Names(dict[str, Any]):
         on_edit = self._session.on_edit
         self.bind(Session.open(path, **options))
         self._session.on_edit = on_edit
-        return MachineView(self._session.machine)
+        return MachineView(self._session.machine, brief=True)
 
     def __getitem__(self, name: str) -> Any:
         return self._session.entry(name) if name in LEVELS else super().__getitem__(name)

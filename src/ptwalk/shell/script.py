@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from ..mmu.machine import Machine
@@ -11,6 +12,8 @@ from ..mmu.walk import Access
 from .journal import Edit, EntryEdit
 from .shown import Line, Shown
 
+EXAMPLE = Path(__file__).parent / "example.toml"
+"""The machine that `ptwalk repl` shows without a file."""
 _IMPORTS = {
     "load(": "from ptwalk.loaders import load",
     "Slot(": "from ptwalk.mmu.editor import Reason, Slot, TableEditor",
@@ -19,6 +22,7 @@ _IMPORTS = {
     "leaves(": "from ptwalk.mmu.spaces import leaves, ranges",
     "finish(": "from ptwalk.mmu.walk import Access, AccessKind, finish",
     "outcome_lines(": "from ptwalk.render import outcome_lines, step_line",
+    "load(EXAMPLE": "from ptwalk.shell import EXAMPLE",
     "Accounts.": "from ptwalk.shell.accounts import Accounts",
 }
 _WRITE = '''
@@ -104,7 +108,8 @@ class Script:
         """The program so far."""
         options = "".join(f", {name}={value!r}" for name, value in self.options.items())
         body = [*self._body, *(self._walk if self._edited else [])]
-        head = f"machine = load({self.machine.source!r}{options})\n"
+        source = "EXAMPLE" if self.machine.source == str(EXAMPLE) else repr(self.machine.source)
+        head = f"machine = load({source}{options})\n"
         if self._counted:
             head += f"accounts = Accounts.of(machine, {self.options.get('checkpoint')!r})\n"
         if any(line.startswith("write(") for line in body):

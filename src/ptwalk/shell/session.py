@@ -13,7 +13,7 @@ from ..loaders import load
 from ..mmu.editor import EntryChange, Slot, TableEditor
 from ..mmu.machine import ROOT_REGISTER, Machine
 from ..mmu.regime import EntryType, Regime
-from ..mmu.walk import Access, AccessKind, Step
+from ..mmu.walk import Access, AccessKind
 from .bits import whole
 from .journal import Edit, EntryEdit, Journal, RegisterEdit, editor_of
 from .questions import Listing, Sites, Word, decoded, listing, number, sites
@@ -80,26 +80,27 @@ class Session:
             raise InputError("no walk yet: step(va) or walk(va) makes one")
         return self._stepper
 
-    @property
-    def linux(self) -> Linux | None:
-        """Linux's reading of entries here; None where its tables do not have this form."""
+    def _linux(self, regime: Regime) -> Linux | None:
+        """Linux's reading of entries; None where its tables do not have this form."""
         try:
-            return linux_for(self.machine.arch, self.machine.kernel, self.regime)
+            return linux_for(self.machine.arch, self.machine.kernel, regime)
         except InputError:
             return None
 
     @property
     def software(self) -> Layout | None:
         """Linux's names of software bits; None for machines that do not say that they run Linux."""
-        return self.linux.software if self.machine.kernel and self.linux else None
+        linux = self._linux(self.regime) if self.machine.kernel else None
+        return linux.software if linux is not None else None
 
-    def linux_text(self, level: int, raw: int) -> str:
+    def linux_text(self, level: int, raw: int, regime: Regime | None = None) -> str:
         """How Linux reads an entry that points at no table; nothing for one that does."""
-        if self.linux is None:
+        regime = regime or self.regime
+        linux = self._linux(regime)
+        found = next((lv for tree in regime.trees for lv in tree.levels if lv.number == level), None)
+        if linux is None or found is None or regime.classify(found, raw).type is EntryType.TABLE:
             return ""
-        levels = (lv for tree in self.regime.trees for lv in tree.levels if lv.number == level)
-        found = self.regime.classify(next(levels), raw)
-        return "" if found.type is EntryType.TABLE else self.linux.decode(level, raw).text()
+        return linux.decode(level, raw).text()
 
     def level_names(self, va: int, depth: int) -> tuple[str, ...]:
         """Linux's names of the level `depth` below the root."""
@@ -113,7 +114,7 @@ class Session:
 
         `access` is read, write or execute; `user` defaults to user mode below the middle of the address space.
         """
-        self._stepper = Stepper(self._walk(va, access, user))
+        self._stepper = Stepper(self._walk(va, access, user), self.journal.originals)
         return self._stepper
 
     def walk(self, va: Address, access: str = "read", user: bool | None = None) -> Walked:
@@ -132,11 +133,9 @@ class Session:
         regime = regime or self.regime
         steps, end = run(self.machine.memory, regime, va, access)
         title = f"process {self.space}" if self.space is not None else "the machine's own registers"
-        return Walked(va, access, title, regime, steps, end, self._reading(steps), self.software)
-
-    def _reading(self, steps: tuple[Step, ...]) -> str:
         read = [step for step in steps if step.stage == 1 and step.level is not None and step.raw is not None]
-        return self.linux_text(read[-1].level or 0, read[-1].raw or 0) if read else ""
+        linux = self.linux_text(read[-1].level or 0, read[-1].raw or 0, regime) if read else ""
+        return Walked(va, access, title, regime, steps, end, linux, self.software)
 
     def fwd(self) -> Stepper:
         """One level further down the walk at hand."""
@@ -174,10 +173,6 @@ class Session:
         self.journal.add(edit)
         self.script.edit(edit, edit.new)
         self.on_edit(found)
-
-    def original(self, pa: int) -> int | None:
-        """What the entry at `pa` held before it was edited; None where it was not."""
-        return self.journal.original(pa)
 
     def undo(self) -> Difference:
         """Take the latest edit back."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from difflib import SequenceMatcher
 
@@ -81,9 +81,13 @@ def run(memory: Memory, regime: Regime, va: int, access: Access) -> tuple[tuple[
 
 @dataclass(repr=False, eq=False)
 class Stepper(Shown):
-    """A cursor on a walk: one level at a time, and the end after the last."""
+    """A cursor on a walk: one level at a time, and the end after the last.
+
+    `originals` tells what edited entries held before, by address.
+    """
 
     walked: Walked
+    originals: Callable[[], Mapping[int, int]] = dict
     at: int = 0
 
     def next(self) -> Stepper:
@@ -142,7 +146,8 @@ class Stepper(Shown):
         yield [f"entry {step.pa:#018x} => ", (f"{step.raw:#0{width}x}", "bold"), kind]
         if step.kind is not None:
             decides = step.stage == 1 and step is self.walked.steps[-1] and step.raw & 1
-            yield from diagram(step.kind, step.raw, software=self.walked.software if decides else None)
+            software = self.walked.software if decides else None
+            yield from diagram(step.kind, step.raw, before=self.originals().get(step.pa), software=software)
 
 
 def _letters(rights: int) -> str:
@@ -153,13 +158,15 @@ def _letters(rights: int) -> str:
 
 def _place(walked: Walked, step: Step) -> str:
     """Which entry of which table: the index and the address bits it comes from."""
-    levels = (lv for tree in walked.regime.trees if walked.va in tree for lv in tree.levels if lv.number == step.level)
-    level = next(levels, None)
-    if step.stage != 1 or level is None or step.pa is None or step.kind is None:
+    tree = next((tree for tree in walked.regime.trees if walked.va in tree), None)
+    level = next((level for level in tree.levels if level.number == step.level), None) if tree is not None else None
+    if step.stage != 1 or tree is None or level is None or step.pa is None or step.kind is None:
         return ""
     index = level.index(walked.va)
     table = step.pa - index * (step.kind.width // 8)
-    return f"index {index:#x} = va[{level.shift + level.index_bits - 1}:{level.shift}] of the table at {table:#018x}"
+    root = f" ({tree.register})" if level is tree.levels[0] else ""
+    bits = f"va[{level.shift + level.index_bits - 1}:{level.shift}]"
+    return f"index {index:#x} = {bits} of the table at {table:#018x}{root}"
 
 
 @dataclass(frozen=True, repr=False)

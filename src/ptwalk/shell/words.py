@@ -39,7 +39,8 @@ class Entry(Bits):
     def lines(self) -> Iterator[Line]:
         raw, layout = self.raw, self.layout
         yield [(f"{self._name}  {self._slot.pa:#018x} => {raw:#018x}", "bold"), f"  {layout.name}, {layout.title}"]
-        yield from diagram(layout, raw, before=self._session.original(self._slot.pa), software=self.software)
+        before = self._session.journal.originals().get(self._slot.pa)
+        yield from diagram(layout, raw, before=before, software=self.software)
         if text := self._session.linux_text(self._slot.level.number, raw):
             yield [f"Linux  {text}"]
 
