@@ -232,8 +232,10 @@ def test_levels_are_found_by_linuxs_names() -> None:
     assert session.entry("pud").PS == 1
     with pytest.raises(InputError, match="ends at its PUD: there is no PMD"):
         session.entry("pmd")
-    with pytest.raises(FieldError, match=r"such field \(it has P, RW"):
-        session.entry("pud").RWX  # noqa: B018
+    with pytest.raises(FieldError, match=r"such field \(near: .*RW"):
+        _ = session.entry("pud").RWX
+    with pytest.raises(FieldError, match=r"such field \(it has P, RW, US"):
+        _ = session.entry("pud").qqqq
     with pytest.raises(InputError, match="not an address that bits 51:30 can hold"):
         session.entry("pud").ADDR = 0x1000
 
