@@ -294,3 +294,10 @@ def test_show_prints_the_file_once_for_models_that_agree() -> None:
     assert "  * /proc/A/smaps_rollup (no-page-mapcount, total-mapped-pages)" in shown
     with pytest.raises(InputError, match="the file is one of smaps, smaps_rollup, numa_maps, meminfo"):
         story(THP + "show status A")
+
+
+def test_recount_on_demand_says_what_it_looked_at() -> None:
+    last = story(THP + "split A v\nfork A B\nzap B v 0\nrecount").steps[-1]
+    assert last.notes == ["recounted from the page tables: 1023 entries, 1 folios under 3 models, every figure agrees"]
+    wrong = run_lines(parse("literal\nmmap A v anon 2M\nfault A v\nrecount"), literal=True).steps[-1]
+    assert wrong.notes[0].startswith("recounted from the page tables: 1 entries")

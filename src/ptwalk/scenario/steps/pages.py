@@ -9,6 +9,7 @@ from ...rmap.levels import Level
 from ...rmap.models import MODELS
 from ...rmap.operations import collapse, ksm, migrate, partial, reclaim, swap, unmap
 from ...rmap.space.process import Leaf, Process
+from ...rmap.space.recount import recount_problems
 from ...rmap.space.system import System
 from ..operands import addresses_of, area_of, locate, next_name, process_of, range_of, require_one_vma, require_unused
 from ..script import Words
@@ -139,6 +140,14 @@ def _deferred_split(system: System, words: Words) -> list[str]:
     return partial.deferred_split(system, model)
 
 
+def _recount(system: System, words: Words) -> list[str]:
+    """Every step is followed by a recount; this one says how much it looked at."""
+    found = recount_problems(system)
+    entries = sum(len(process.leaves(0, process.tables.tree.va_end)) for process in system.processes.values())
+    told = f"{entries} entries, {len(system.folios)} folios under {len(system.acct.models)} models"
+    return found or [f"recounted from the page tables: {told}, every figure agrees"]
+
+
 STEPS: dict[str, Callable[[System, Words], list[str]]] = {
     "migrate": _migrate,
     "split": _split,
@@ -151,4 +160,5 @@ STEPS: dict[str, Callable[[System, Words], list[str]]] = {
     "merge": _merge,
     "scan": _scan,
     "deferred-split": _deferred_split,
+    "recount": _recount,
 }
