@@ -19,13 +19,27 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..walk import Fault, Outcome
+from .host import host_address
 from .jit import helper
 
 U64 = np.uint64
+LINE = 8  # words in a line of the host's cache
 NO_LEVEL = 127  # the level of an outcome that no table entry decided
 
 INFO = np.dtype([("rights", "u1"), ("page_shift", "u1"), ("level", "i1"), ("fault", "u1"), ("code", "<u4")])
 _8, _16, _24, _32, _BYTE = U64(8), U64(16), U64(24), U64(32), U64(255)
+
+
+def empty_words(count: int) -> NDArray[np.uint64]:
+    """Words that begin on a line of the host's cache: the forms store results of large batches past the caches then.
+
+    >>> words = empty_words(3)
+    >>> len(words), words.ctypes.data % 64
+    (3, 0)
+    """
+    words = np.empty(count + LINE - 1, np.uint64)
+    first = -host_address(words) // 8 % LINE
+    return words[first : first + count]
 
 
 @helper

@@ -25,11 +25,10 @@ from .access import locate
 from .format import Format
 from .host import peek, poke, unlikely
 from .jit import helper, kernel
-from .lanes import EVERY, address_of, gather, peek_lanes, pick, poke_lanes, prefetch_lanes, scatter, spread
-from .steps import arrays_at, descend_lanes, enter, entry_at, page_lanes, region, rest
+from .lanes import EVERY, gather, peek_lanes, pick, poke_lanes, prefetch_lanes, scatter, scratch, spread, streamed
+from .steps import AHEAD, arrays_at, descend_lanes, enter, entry_at, page_lanes, put, region, rest, take
 
 U64 = np.uint64
-AHEAD = 64  # walks between an entry's prefetch and its use
 CACHE_SLOTS = 1024
 _TABS, _OKS = U64(8 * AHEAD), U64(16 * AHEAD)  # bytes from the ring's first row to the others
 _TABLES, _BITS = U64(8 * CACHE_SLOTS), U64(16 * CACHE_SLOTS)  # the same for the cache's
@@ -77,16 +76,12 @@ def _begin(f: Any, view: Any, v: Any, ok: Any, table: Any, tab: Any, ring: Any, 
 
 @helper
 def _end(f: Any, plan: Any, arrays: Any, ring: Any, k: Any) -> Any:
-    """Finish the eight walks begun `AHEAD` walks before number `k`; the lanes left to do."""
-    vas, pas, infos = arrays
+    """Finish the eight walks from number `k`, begun `AHEAD` walks ago; the lanes left to do."""
     slot = ring + ((k & _RING) << _3)
-    k = k - _AHEAD
     ok = peek(slot + _OKS)
-    info, pa, done = page_lanes(
-        f, plan, peek_lanes(vas + (k << _3)), ok, gather(peek_lanes(slot), ok), peek_lanes(slot + _TABS)
-    )
-    poke_lanes(pas + (k << _3), pa)
-    poke_lanes(infos + (k << _3), info)
+    e, tab = gather(peek_lanes(slot), ok), peek_lanes(slot + _TABS)
+    info, pa, done = page_lanes(f, plan, peek_lanes(arrays[0] + (k << _3)), ok, e, tab)
+    put(arrays, k, pa, info)
     return _EVERY ^ done
 
 
@@ -101,82 +96,87 @@ def forms(shape: Format) -> Forms:
         for k in range(_0, n, _8):
             todo = _partial(n, k)
             if todo == _EVERY:
-                va = peek_lanes(arrays[0] + (k << _3))
+                va = take(arrays, k)
                 _, outside, v, root = enter(f, plan, va)
                 ok, table, tab = descend_lanes(f, view, plan, v, root, outside == _0)
                 inside, host = locate(view, _0, entry_at(f, table, v, f.page_shift))
                 ok &= inside
                 info, pa, done = page_lanes(f, plan, va, ok, gather(host, ok), tab)
-                poke_lanes(arrays[1] + (k << _3), pa)
-                poke_lanes(arrays[2] + (k << _3), info)
+                put(arrays, k, pa, info)
                 todo = _EVERY ^ done
             seen |= rest(f, view, plan, arrays, k, todo)
+        streamed()
         return seen & _KINDS == _KINDS
 
     @kernel
     def pipelined(view: Any, plan: Any, vas: Any, pas: Any, infos: Any) -> Any:
         arrays, n, seen = arrays_at(vas, pas, infos), U64(vas.size), _0
-        kept = np.empty((3, AHEAD), np.uint64)
-        ring = address_of(kept)
+        ring = scratch(3, AHEAD)
         for k in range(_0, n + _AHEAD, _8):
             if k >= _AHEAD:
-                todo = _partial(n, k - _AHEAD)
+                begun = k - _AHEAD
+                todo = _partial(n, begun)
                 if todo == _EVERY:
-                    todo = _end(f, plan, arrays, ring, k)
-                seen |= rest(f, view, plan, arrays, k - _AHEAD, todo)
+                    todo = _end(f, plan, arrays, ring, begun)
+                seen |= rest(f, view, plan, arrays, begun, todo)
             if k + _8 <= n:
-                _, outside, v, root = enter(f, plan, peek_lanes(arrays[0] + (k << _3)))
+                _, outside, v, root = enter(f, plan, take(arrays, k))
                 ok, table, tab = descend_lanes(f, view, plan, v, root, outside == _0)
                 _begin(f, view, v, ok, table, tab, ring, k)
+        streamed()
         return seen & _KINDS == _KINDS
 
     @kernel
     def cached(view: Any, plan: Any, vas: Any, pas: Any, infos: Any) -> Any:
         arrays, n, seen = arrays_at(vas, pas, infos), U64(vas.size), _0
-        kept, cache = np.empty((3, AHEAD), np.uint64), np.full((3, CACHE_SLOTS), _NONE, np.uint64)
-        ring, keys = address_of(kept), address_of(cache)
+        ring, keys = scratch(3, AHEAD), scratch(3, CACHE_SLOTS)
+        for slot in range(_0, _TABLES, _8):
+            poke(keys + slot, _NONE)
         for k in range(_0, n + _AHEAD, _8):
             if k >= _AHEAD:
-                todo = _partial(n, k - _AHEAD)
+                begun = k - _AHEAD
+                todo = _partial(n, begun)
                 if todo == _EVERY:
-                    todo = _end(f, plan, arrays, ring, k)
+                    todo = _end(f, plan, arrays, ring, begun)
                     if unlikely(todo != _0):  # tables that an update may have changed
-                        v = enter(f, plan, peek_lanes(arrays[0] + (k - _AHEAD << _3)))[2]
+                        v = enter(f, plan, peek_lanes(arrays[0] + (begun << _3)))[2]
                         scatter(_slot(f, keys, v), spread(_NONE), todo)
-                seen |= rest(f, view, plan, arrays, k - _AHEAD, todo)
+                seen |= rest(f, view, plan, arrays, begun, todo)
             if k + _8 <= n:
-                half, outside, v, root = enter(f, plan, peek_lanes(arrays[0] + (k << _3)))
-                key, slot, ok = region(f, v, half), _slot(f, keys, v), outside == _0
-                table, tab = gather(slot + _TABLES, _EVERY), gather(slot + _BITS, _EVERY)
-                if unlikely((gather(slot, _EVERY) != key) != _0):
+                half, outside, v, root = enter(f, plan, take(arrays, k))
+                key, place, ok = region(f, v, half), _slot(f, keys, v), outside == _0
+                table, tab = gather(place + _TABLES, _EVERY), gather(place + _BITS, _EVERY)
+                if unlikely((gather(place, _EVERY) != key) != _0):
                     ok, table, tab = descend_lanes(f, view, plan, v, root, ok)
-                    scatter(slot, key, ok)
-                    scatter(slot + _TABLES, table, ok)
-                    scatter(slot + _BITS, tab, ok)
+                    scatter(place, key, ok)
+                    scatter(place + _TABLES, table, ok)
+                    scatter(place + _BITS, tab, ok)
                 _begin(f, view, v, ok, table, tab, ring, k)
+        streamed()
         return seen & _KINDS == _KINDS
 
     @kernel
     def ordered(view: Any, plan: Any, vas: Any, pas: Any, infos: Any) -> Any:
         arrays, n, seen = arrays_at(vas, pas, infos), U64(vas.size), _0
-        kept = np.empty((3, AHEAD), np.uint64)
-        ring = address_of(kept)
+        ring = scratch(3, AHEAD)
         last = table = tab = spread(_NONE)
         for k in range(_0, n + _AHEAD, _8):
             if k >= _AHEAD:
-                todo = _partial(n, k - _AHEAD)
+                begun = k - _AHEAD
+                todo = _partial(n, begun)
                 if todo == _EVERY:
-                    todo = _end(f, plan, arrays, ring, k)
+                    todo = _end(f, plan, arrays, ring, begun)
                     if unlikely(todo != _0):
                         last = spread(_NONE)
-                seen |= rest(f, view, plan, arrays, k - _AHEAD, todo)
+                seen |= rest(f, view, plan, arrays, begun, todo)
             if k + _8 <= n:
-                half, outside, v, root = enter(f, plan, peek_lanes(arrays[0] + (k << _3)))
+                half, outside, v, root = enter(f, plan, take(arrays, k))
                 key, ok = region(f, v, half), outside == _0
                 if unlikely((key != last) != _0):
                     ok, table, tab = descend_lanes(f, view, plan, v, root, ok)
                     last = pick(ok, key, _NONE)
                 _begin(f, view, v, ok, table, tab, ring, k)
+        streamed()
         return seen & _KINDS == _KINDS
 
     return Forms(single, pipelined, cached, ordered)

@@ -99,19 +99,28 @@ def atomic_and(typingctx: Any, address: Any, value: Any) -> Any:
     return types.uint64(types.uint64, types.uint64), codegen
 
 
-@intrinsic
-def prefetch_host(typingctx: Any, address: Any) -> Any:
-    """Ask for the cache line of a host address, for reading; any address is allowed."""
-
+def _prefetch(locality: int) -> Any:
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         pointer = builder.inttoptr(args[0], ir.IntType(8).as_pointer())
         i32 = ir.IntType(32)
         kind = ir.FunctionType(ir.VoidType(), [pointer.type, i32, i32, i32])
         function = builder.module.declare_intrinsic("llvm.prefetch.p0", fnty=kind)
-        builder.call(function, [pointer, i32(0), i32(3), i32(1)])
+        builder.call(function, [pointer, i32(0), i32(locality), i32(1)])
         return context.get_dummy_value()
 
-    return types.void(types.uint64), codegen
+    return codegen
+
+
+@intrinsic
+def prefetch_host(typingctx: Any, address: Any) -> Any:
+    """Ask for the cache line of a host address, for reading; any address is allowed."""
+    return types.void(types.uint64), _prefetch(3)
+
+
+@intrinsic
+def prefetch_once(typingctx: Any, address: Any) -> Any:
+    """The same for a line that is read once, which the outer caches then need not keep."""
+    return types.void(types.uint64), _prefetch(0)
 
 
 @intrinsic

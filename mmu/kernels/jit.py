@@ -32,7 +32,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 config: Any = _config
 types: Any = _types
 carray: Any = vars(_numba)["carray"]
-intrinsic: Callable[[Callable[..., Any]], Callable[..., Any]] = _intrinsic
+intrinsic: Callable[..., Callable[..., Any]] = _intrinsic
 
 if sys.byteorder != "little":
     raise PtwalkError("the kernels read little-endian words in place and need a little-endian host")

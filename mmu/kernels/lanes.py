@@ -11,6 +11,7 @@ import operator
 from typing import Any
 
 from llvmlite import ir
+from numba.core import cgutils
 from numba.extending import models, register_model
 
 from .jit import intrinsic, overload, types
@@ -145,6 +146,29 @@ def peek_lanes(typingctx: Any, address: Any) -> Any:
 
 
 @intrinsic
+def stream_lanes(typingctx: Any, address: Any, value: Any) -> Any:
+    """Store eight words from a host address that is a multiple of 64, past the caches; see `streamed`."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        stored = builder.store(args[1], builder.inttoptr(args[0], _VECTOR.as_pointer()), align=64)
+        stored.set_metadata("nontemporal", builder.module.add_metadata([_INDEX(1)]))
+        return context.get_dummy_value()
+
+    return types.void(types.uint64, lanes), codegen
+
+
+@intrinsic
+def streamed(typingctx: Any) -> Any:
+    """Wait for what `stream_lanes` stored, before another thread may look for it."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        builder.fence("seq_cst")
+        return context.get_dummy_value()
+
+    return types.void(), codegen
+
+
+@intrinsic
 def poke_lanes(typingctx: Any, address: Any, value: Any) -> Any:
     """Store eight words from a host address."""
 
@@ -223,3 +247,17 @@ def first_lane(typingctx: Any, mask: Any) -> Any:
         return builder.cttz(args[0], ir.IntType(1)(1))
 
     return types.uint64(types.uint64), codegen
+
+
+@intrinsic(prefer_literal=True)
+def scratch(typingctx: Any, rows: Any, words: Any) -> Any:
+    """The host address of memory for `rows` times `words` words, both constants, until the function returns."""
+    if not isinstance(words, types.IntegerLiteral):
+        return None
+    kind = ir.ArrayType(_WORD, rows.literal_value * words.literal_value)
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        block = cgutils.alloca_once(builder, kind)  # type: ignore[no-untyped-call]
+        return builder.ptrtoint(block, _WORD)
+
+    return types.uint64(rows, words), codegen

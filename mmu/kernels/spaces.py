@@ -22,6 +22,7 @@ from ..spaces import leaves as reference_leaves
 from ..spaces import ranges as reference_ranges
 from ..walk import Level
 from .access import load, locate
+from .batch import LINE
 from .host import peek, prefetch_host, word_pointer
 from .jit import carray, helper, kernel, per_object
 from .reference import ViewMemory
@@ -29,7 +30,7 @@ from .views import MemoryView, memory_view
 
 U64 = np.uint64
 Words = NDArray[np.uint64]
-_LINE = U64(8)  # words in a line of the host's cache
+_LINE = U64(LINE)
 _0, _1, _3, _ALL = U64(0), U64(1), U64(3), U64(0xFFFF_FFFF_FFFF_FFFF)
 CANDIDATES = (1, 3, 0x81)  # plain entries: a valid bit, with the type bits of either architecture
 SAMPLES = 1 << 12

@@ -11,14 +11,17 @@ from typing import Any
 import numpy as np
 
 from .access import change_bits, load, locate
-from .host import peek, poke, unlikely
+from .host import peek, poke, prefetch_once, unlikely
 from .jit import helper, outlined
-from .lanes import EVERY, address_of, first_lane, gather, pick
+from .lanes import EVERY, address_of, first_lane, gather, peek_lanes, pick, poke_lanes, stream_lanes
 
 U64 = np.uint64
 REDO = U64(0xFFFF_FFFF_FFFF_FFFF)
 _0, _1, _2, _3, _4 = U64(0), U64(1), U64(2), U64(3), U64(4)
-_EVERY = U64(EVERY)
+_EVERY, _LINE = U64(EVERY), U64(63)
+AHEAD = 64  # walks between an entry's prefetch and its use, and from an address to that whose line is asked for
+MANY = 1 << 16  # walks whose results are more than the host's nearer caches should hold
+_NEXT = U64(8 * AHEAD)
 
 
 @helper
@@ -176,14 +179,36 @@ def walk_one(f: Any, view: Any, plan: Any, va: Any) -> Any:
 
 @helper
 def arrays_at(vas: Any, pas: Any, infos: Any) -> Any:
-    """The host addresses of the arrays that a form reads and fills."""
-    return address_of(vas), address_of(pas), address_of(infos)
+    """The host addresses of the arrays that a form reads and fills, and whether results pass the caches."""
+    pa, info = address_of(pas), address_of(infos)
+    return address_of(vas), pa, info, vas.size >= MANY and (pa | info) & _LINE == _0
+
+
+@helper
+def take(arrays: Any, k: Any) -> Any:
+    """The eight addresses from number `k`; asks for those that come `AHEAD` later."""
+    where = arrays[0] + (k << _3)
+    prefetch_once(where + _NEXT)
+    return peek_lanes(where)
+
+
+@helper
+def put(arrays: Any, k: Any, pa: Any, info: Any) -> None:
+    """Store the results of eight walks from number `k`."""
+    _, pas, infos, stream = arrays
+    where = k << _3
+    if stream:
+        stream_lanes(pas + where, pa)
+        stream_lanes(infos + where, info)
+    else:
+        poke_lanes(pas + where, pa)
+        poke_lanes(infos + where, info)
 
 
 @helper
 def rest(f: Any, view: Any, plan: Any, arrays: Any, k: Any, todo: Any) -> Any:
     """Walk the lanes of `todo` among the eight addresses from number `k` one by one; OR of their info words."""
-    vas, pas, infos = arrays
+    vas, pas, infos, _ = arrays
     seen = _0
     while unlikely(todo != _0):
         where = k + first_lane(todo) << _3

@@ -16,7 +16,7 @@ from ...arch.errors import InputError
 from ..memory import PhysicalMemory
 from ..regime import Regime
 from ..walk import Access
-from .batch import Batch
+from .batch import LINE, Batch, empty_words
 from .fast import CACHE_SLOTS, forms
 from .format import Format, Plan
 from .jit import per_object
@@ -60,7 +60,7 @@ def translate_many(
     addresses = np.ascontiguousarray(vas, np.uint64)
     view: View = memory_view(memory) if isinstance(memory, PhysicalMemory) else memory
     rules = _full_rules(regime.arch)
-    pa, info = np.empty(len(addresses), np.uint64), np.empty(len(addresses), np.uint64)
+    pa, info = empty_words(len(addresses)), empty_words(len(addresses))
     fast = None
     if form != "full" and not isinstance(view, WordsView):
         fast = _plan(regime, access, rules.faults, update)
@@ -124,7 +124,7 @@ def _run(
     shares = min(threads, max(1, len(vas) // LEAST_SHARE))
     if shares == 1 or (update and not view.aligned):
         return bool(kernel(view, plan, vas, pa, info))
-    edges = [len(vas) * i // shares for i in range(shares + 1)]
+    edges = [*(len(vas) * i // shares // LINE * LINE for i in range(shares)), len(vas)]
     with ThreadPoolExecutor(shares) as pool:
         parts = itertools.pairwise(edges)
         left = pool.map(lambda part: kernel(view, plan, *(x[slice(*part)] for x in (vas, pa, info))), parts)

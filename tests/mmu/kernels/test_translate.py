@@ -12,7 +12,7 @@ from ptwalk.mmu.kernels import FORMS, chunk_view, flat_view, translate_many
 from ptwalk.mmu.kernels.fast import forms
 from ptwalk.mmu.kernels.plans import plan_for
 from ptwalk.mmu.kernels.reference import info_of, walk_one
-from ptwalk.mmu.kernels.steps import REDO
+from ptwalk.mmu.kernels.steps import MANY, REDO
 from ptwalk.mmu.kernels.translate import choose
 from ptwalk.mmu.walk import Access, AccessKind
 
@@ -44,6 +44,20 @@ def test_every_form_equals_the_reference_walker(mode, split):
             assert batch.pa.tolist() == [getattr(outcome, "pa", 0) for outcome in outcomes]
         translated += sum(hasattr(outcome, "rights") for outcome in outcomes)
     assert translated > 30
+
+
+@pytest.mark.parametrize("form", [form for form in FORMS if form not in ("auto", "full")])
+def test_a_batch_whose_results_pass_the_caches_is_the_same(form):
+    memory, regime = tables("x86-4level", 1)
+    few = addresses(regime, 1, 250)
+    few[:60] = np.sort(few[:60])
+    small = translate_many(memory, regime, few, form=form)
+    size, times = MANY + 13, MANY // len(few) + 1
+    large = translate_many(memory, regime, np.tile(few, times)[:size], form=form, threads=2)
+    assert len(large) == size
+    assert large.pa.ctypes.data % 64 == large.info.ctypes.data % 64 == 0
+    assert np.array_equal(large.pa, np.tile(small.pa, times)[:size])
+    assert np.array_equal(large.info, np.tile(small.info, times)[:size])
 
 
 @pytest.mark.parametrize("mode", MODES)
