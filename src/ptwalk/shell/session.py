@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..arch.errors import InputError, PtwalkError, RegisterError
 from ..arch.layout import Layout
-from ..arch.linux import Linux, linux_for, linux_level_names
+from ..arch.linux import Linux, linux_for
 from ..loaders import load
 from ..mmu.editor import EntryChange, Slot, TableEditor
 from ..mmu.machine import ROOT_REGISTER, Machine
@@ -101,11 +101,6 @@ class Session:
         if linux is None or found is None or regime.classify(found, raw).type is EntryType.TABLE:
             return ""
         return linux.decode(level, raw).text()
-
-    def level_names(self, va: int, depth: int) -> tuple[str, ...]:
-        """Linux's names of the level `depth` below the root."""
-        count = len(self.editor().levels(va))
-        return linux_level_names(count - 1 - depth, count)
 
     # ---- walks
 

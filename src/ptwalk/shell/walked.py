@@ -8,8 +8,9 @@ from difflib import SequenceMatcher
 
 from ..arch.errors import PtwalkError
 from ..arch.layout import Layout
+from ..mmu.editor import Slot
 from ..mmu.memory import Memory
-from ..mmu.regime import Regime
+from ..mmu.regime import Regime, Tree
 from ..mmu.walk import ALL_RIGHTS, Access, Fault, Outcome, Step, Translation
 from ..render import outcome_lines, step_line
 from .bits import diagram
@@ -36,6 +37,16 @@ class Walked(Shown):
     def pa(self) -> int | None:
         """The physical address, None where the walk ended in a fault."""
         return self.end.pa if isinstance(self.end, Translation) else None
+
+    def slot(self, step: Step) -> tuple[Tree, Slot] | None:
+        """The tree and the slot of the entry that a step read; None for a second stage and where none was read."""
+        untagged = (self.va & (1 << 56) - 1) - (self.va >> 55 & 1) * (1 << 56) & (1 << 64) - 1  # arm64's top byte
+        for tree in self.regime.trees:
+            for va in (self.va, untagged):
+                level = next((level for level in tree.levels if level.number == step.level), None)
+                if va in tree and level is not None and step.stage == 1 and step.pa is not None:
+                    return tree, Slot(step.pa, level, va >> level.shift << level.shift)
+        return None
 
     def head(self) -> str:
         """What was asked."""
@@ -158,15 +169,14 @@ def _letters(rights: int) -> str:
 
 def _place(walked: Walked, step: Step) -> str:
     """Which entry of which table: the index and the address bits it comes from."""
-    tree = next((tree for tree in walked.regime.trees if walked.va in tree), None)
-    level = next((level for level in tree.levels if level.number == step.level), None) if tree is not None else None
-    if step.stage != 1 or tree is None or level is None or step.pa is None or step.kind is None:
+    found = walked.slot(step)
+    if found is None or step.kind is None:
         return ""
-    index = level.index(walked.va)
-    table = step.pa - index * (step.kind.width // 8)
+    tree, slot = found
+    level, index = slot.level, slot.level.index(slot.va)
     root = f" ({tree.register})" if level is tree.levels[0] else ""
     bits = f"va[{level.shift + level.index_bits - 1}:{level.shift}]"
-    return f"index {index:#x} = {bits} of the table at {table:#018x}{root}"
+    return f"index {index:#x} = {bits} of the table at {slot.pa - index * (step.kind.width // 8):#018x}{root}"
 
 
 @dataclass(frozen=True, repr=False)

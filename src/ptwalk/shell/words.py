@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from ..arch.errors import InputError
 from ..arch.layout import Layout
+from ..arch.linux import linux_level_names
 from ..mmu.editor import Slot
 from .bits import Bits, FieldError, diagram
 from .shown import Line, Shown
@@ -130,16 +131,14 @@ class Processes(Shown):
 def entry_named(session: Session, name: str) -> Entry:
     """The entry of the current walk at a Linux level (`pgd` to `pte`; folded levels are the root's).
 
-    InputError where there is no walk, or it ends above, or does not read this entry from the tables of the registers
-    alone (nested translation).
+    InputError where there is no walk, or it ends above.
     """
     walked = session.walked
-    editor = session.editor()
-    for depth, slot in enumerate(editor.path(walked.va)):
-        if name.upper() in session.level_names(walked.va, depth):
-            if slot.pa not in {step.pa for step in walked.steps}:
-                text = f"the walk does not read its {name.upper()} from the tables that the editor knows"
-                raise InputError(text, field=name)
-            return Entry(session, name, slot, editor.tree(walked.va).entry_size)
+    for found in map(walked.slot, walked.steps):
+        if found is not None:
+            tree, slot = found
+            above = tree.levels.index(slot.level)
+            if name.upper() in linux_level_names(len(tree.levels) - 1 - above, len(tree.levels)):
+                return Entry(session, name, slot, tree.entry_size)
     ended = walked.steps[-1].linux_name or walked.steps[-1].name if walked.steps else "registers"
     raise InputError(f"the walk of {walked.va:#018x} ends at its {ended}: there is no {name.upper()}", field=name)
