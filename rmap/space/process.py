@@ -59,17 +59,8 @@ class Leaf:
         return LinuxFlags.WRITE in self.flags
 
 
-@dataclass(frozen=True)
-class Run:
-    """Entries that one rmap call counts: PTEs of one folio in one page table, or one larger leaf."""
-
-    va: int
-    level: Level
-    folio: Folio
-    page: int
-    nr_pages: int
-    flags: LinuxFlags
-    state: State = State.PRESENT
+class Run(Leaf):
+    """Entries that one rmap call counts: PTEs of one folio in one page table, with the first one's flags."""
 
 
 @dataclass(frozen=True)
