@@ -144,8 +144,10 @@ def test_any_edits_all_undone_leave_nothing(path: Path) -> None:
             name = rng.choice(("SMEP", "SMAP", "PGE"))
             setattr(session.regs.cr4, name, rng.randrange(2))
             continue
-        entry = session.entry([step for step in walked.steps if step.linux_name][-1].linux_name.lower())
-        entry.raw = entry.raw ^ rng.choice((1, 1 << 1, 1 << 6, 1 << 12, 1 << 16)) if rng.random() < 0.9 else 0
+        name = walked.steps[-1].linux_name.lower()
+        entry = session.entry(name)
+        bits = [0, 6, 12, 21, 22] + [1] * (name == "pte")  # never from a leaf to a table, whose entries nobody wrote
+        entry.raw = entry.raw ^ 1 << rng.choice(bits) if rng.random() < 0.9 else 0
         if rng.random() < 0.3:
             session.undo()
     kept = session._accounting()
@@ -223,6 +225,17 @@ def test_arm64_breaks_before_it_makes() -> None:
     entry.UXN = 1
     assert "break before make" in told[0]
     assert "break before make" not in told[1]
+
+
+def test_an_unlinked_table_is_not_counted_and_that_is_said() -> None:
+    session = Session.open(EXAMPLE)
+    before = session.rmap(0x200_0000).models
+    session.walk(0x40_0000)
+    told: list[str] = []
+    session.on_edit = lambda difference: told.append(repr(difference))
+    session.entry("pmd").raw = 0
+    assert "a table was linked or unlinked" in told[0]
+    assert session.rmap(0x200_0000).models == before
 
 
 def test_a_table_outside_memory_ends_the_walk_and_can_be_mended() -> None:

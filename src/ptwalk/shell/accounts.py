@@ -15,6 +15,7 @@ from ..loaders.capture import Capture
 from ..mmu.editor import EntryChange
 from ..mmu.machine import Folio as DescribedFolio
 from ..mmu.machine import Machine
+from ..mmu.regime import EntryType
 from ..rmap.adopt import AdoptedProcess, EntryObserver, KernelFacts, KernelFrames, adopt
 from ..rmap.calls import Accounting
 from ..rmap.figures import kpagecount, pagemap_exclusive
@@ -130,6 +131,10 @@ class Accounts:
         moved.append(Counters("rmap  system, pages", self._system(), system))
         lines = [line for counters in moved if counters.moved for line in counters.lines()]
         lines += [[(f"rmap  refused: {text}", "bold red")] for text in observer.process.refused[refused:]]
+        if any(_relinked(observer, change) for change in batch):
+            lines.append(
+                [("rmap  a table was linked or unlinked: the entries in it were not written, so not counted", "")]
+            )
         return lines or [[("rmap  no counter moves", "dim")]]
 
     def _touched(self, observer: EntryObserver, change: EntryChange) -> Iterator[Folio]:
@@ -154,6 +159,13 @@ class Accounts:
     def _system(self) -> dict[str, Column]:
         models = self.frames.acct.models.items()
         return {name: {f"NR_{item.name}": model.stats.nr[item] for item in Nr} for name, model in models}
+
+
+def _relinked(observer: EntryObserver, change: EntryChange) -> bool:
+    """Whether an entry points at another table than before, or at one for the first or last time."""
+    regime = observer.tables.regime
+    old, new = (regime.classify(change.level, raw) for raw in (change.old, change.new))
+    return EntryType.TABLE in (old.type, new.type) and (old.type, old.pa) != (new.type, new.pa)
 
 
 def _figure(x: int | str | None) -> str:
