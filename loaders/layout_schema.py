@@ -110,7 +110,7 @@ def read_layout(path: Path) -> Layout:
     except OSError as error:
         raise InputError(f"cannot be read: {error.strerror}", file=path) from error
     except (ValueError, RecursionError) as error:
-        raise InputError(f"not TOML: {error}", file=path) from error
+        raise InputError(f"taken for a layout description, but not TOML: {error}", file=path) from error
     try:
         return msgspec.convert(data, Layout)
     except (msgspec.ValidationError, RecursionError) as error:
