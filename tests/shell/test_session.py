@@ -298,6 +298,19 @@ def test_bad_questions_get_a_sentence() -> None:
             ask()
 
 
+def test_a_long_listing_says_what_it_leaves_out() -> None:
+    session = Session.open(CAPTURE_X86, process="A")
+    found = session.maps(va="0-800000000000")
+    assert len(repr(found).splitlines()) == len(found.rows) + 1
+    for i in range(0, 512 << 12, 1 << 13):  # every second page of a part of the direct map loses its write right
+        walked = session.walk(0xFFFF_8880_0000_0000 + i)
+        if walked.steps[-1].linux_name == "PTE":
+            session.entry("pte").RW = 0
+    found = session.maps()
+    assert len(found.rows) > 400
+    assert f"... and {len(found.rows) - 400} ranges more" in repr(found)
+
+
 def test_a_source_without_folios_says_so() -> None:
     session = Session.open(X86, process="shell")
     session.machine.folios.clear()

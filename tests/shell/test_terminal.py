@@ -132,6 +132,8 @@ def test_help_is_grouped_by_task(terminal: Terminal) -> None:
     terminal.ask("?", "look around", "walk", "entries and registers", "edit", "account", "take away")
     terminal.ask("help()", "look around", "take away")
     terminal.ask("step?", "level by level")
+    terminal.ask("undo", "undo()", "Take the latest edit back")
+    terminal.ask("machine", "4-level paging", "SMAP NXE")
     terminal.ask("help(cr4)", "control register 4", "SMEP", "Intel SDM")
 
 

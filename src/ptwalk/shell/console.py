@@ -14,8 +14,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from ..arch.errors import PtwalkError
-from ..mmu.machine import Machine
-from .names import MachineView, Names
+from .names import Names, picture
 from .shown import Shown, hex_text
 
 if TYPE_CHECKING:
@@ -41,7 +40,7 @@ def terminal() -> Console:
 
 def show(x: object) -> None:
     """Print a value as the prompt does: pictures in colour, integers in hexadecimal."""
-    x = MachineView(x) if isinstance(x, Machine) else x
+    x = picture(x)
     if isinstance(x, Shown) and sys.stdout.isatty():
         terminal().print(x)
     else:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import sys
+from types import MethodType
 from typing import Any
 
 from ..mmu.machine import Machine
 from .console import sentence, state_folder, terminal
-from .names import MachineView, Names
+from .names import Names, picture
 from .shown import Shown
 
 
@@ -34,14 +35,14 @@ def interact(names: Names, banner: str) -> int:
 def _dress(shell: Any) -> None:
     """Pictures in colour, integers in hexadecimal, errors as one sentence, `?` for help."""
     plain = shell.display_formatter.formatters["text/plain"]
-    plain.for_type(Shown, lambda x, p, cycle: p.text(_drawn(x)))
-    plain.for_type(Machine, lambda x, p, cycle: p.text(_drawn(MachineView(x))))
+    for kind in (Shown, Machine, MethodType):
+        plain.for_type(kind, lambda x, p, cycle: p.text(_drawn(picture(x))))
     plain.for_type(int, lambda x, p, cycle: p.text(f"{x:#x}" if type(x) is int else repr(x)))
     shell.set_custom_exc((Exception,), _told)  # %tb has the rest
     shell.input_transformers_cleanup.append(_asked)
 
 
-def _drawn(x: Shown) -> str:
+def _drawn(x: object) -> str:
     if not sys.stdout.isatty():
         return repr(x)
     console = terminal()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator
+from types import MethodType
 from typing import Any
 
 from ..arch.errors import InputError
@@ -112,6 +113,13 @@ def _signature(thing: Callable[..., Any]) -> str:
         return "(...)"
     plain = [p.replace(annotation=inspect.Parameter.empty) for p in found.parameters.values()]
     return str(found.replace(parameters=plain, return_annotation=inspect.Signature.empty))
+
+
+def picture(x: object) -> object:
+    """What the prompt shows for a value: a machine in brief, the help of a function that was not called."""
+    if isinstance(x, Machine):
+        return MachineView(x)
+    return Topic(x) if isinstance(x, MethodType) else x
 
 
 class Names(dict[str, Any]):

@@ -30,18 +30,26 @@ def number(x: int | str, field: str) -> int:
     return x
 
 
+SHOWN = 400
+"""Ranges of a listing that its picture shows."""
+
+
 @dataclass(frozen=True, repr=False)
 class Listing(Shown):
-    """An address space: `rows` are its ranges, `broken` the entries that lead nowhere."""
+    """An address space: `rows` are its ranges, `broken` the entries that lead nowhere; a long one is shown in part."""
 
     regime: Regime
     rows: list[Range]
     broken: list[Broken]
 
     def lines(self) -> Iterator[Line]:
-        for line in text_lines(self.regime, iter(self.rows)):
+        for line in text_lines(self.regime, iter(self.rows[:SHOWN])):
             yield [(line, "bold" if line.startswith("---") else "")]
-        for b in self.broken:
+        if (more := len(self.rows) - SHOWN) > 0:
+            yield [(f"... and {more} ranges more: .rows has all, rights=, size=, pa= and va= choose some", "yellow")]
+        if (more := len(self.broken) - SHOWN) > 0:
+            yield [(f"... and {more} entries that lead nowhere more than these; .broken has all", "yellow")]
+        for b in self.broken[:SHOWN]:
             where = f"{b.entry_pa:#018x} => {b.entry:#018x} ({b.level.name})"
             yield [(f"{b.va:#018x}: entry {where} leads nowhere: {b.reason}", "red")]
         if not self.rows:
