@@ -53,8 +53,10 @@ def sentence(error: BaseException) -> str:
     >>> sentence(NameError("name 'x' is not defined")), sentence(PtwalkError("no memory"))
     ("NameError: name 'x' is not defined", 'no memory')
     """
-    text = " ".join("".join(traceback.format_exception_only(error)).split("\n")[-2].split())
-    return str(error) if isinstance(error, PtwalkError) else text
+    if isinstance(error, PtwalkError):
+        return str(error)
+    lines = "".join(traceback.format_exception_only(error)).splitlines()
+    return " ".join(line for line in lines if not line.startswith(" "))  # a syntax error quotes its line, indented
 
 
 class Shell(code.InteractiveConsole):

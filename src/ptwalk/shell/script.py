@@ -106,7 +106,8 @@ class Script:
 
     def program(self) -> Program:
         """The program so far."""
-        options = "".join(f", {name}={value!r}" for name, value in self.options.items())
+        said = {name: str(x) if isinstance(x, Path) else x for name, x in self.options.items()}
+        options = "".join(f", {name}={x!r}" for name, x in said.items())
         body = [*self._body, *(self._walk if self._edited else [])]
         source = "EXAMPLE" if self.machine.source == str(EXAMPLE) else repr(self.machine.source)
         head = f"machine = load({source}{options})\n"
