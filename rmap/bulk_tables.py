@@ -89,12 +89,11 @@ class BulkTables:
             done += len(words)
 
     def unmap(self, process: Process, start: int, end: int) -> None:
-        """Unmap every page of a range; emptied tables are freed."""
+        """Unmap every page of a range; tables stay."""
         process.unfold(start, end)
         for slot, words in self._tables(process, start, end):
             with _Told(process, slot, words, Reason.UNMAP):
                 self.bulk.unmap(words, process.mm)
-        process.editor.prune(start, end)
 
     def fork(self, src: Process, dst: Process, start: int, end: int) -> None:
         """Copy the PTEs of a range to the same addresses of `dst`, whose entries there are empty."""

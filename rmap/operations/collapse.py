@@ -34,6 +34,7 @@ def collapse(system: System, process: Process, va: int, name: str) -> list[str]:
             return [*notes, f"-EAGAIN: {system.name_of(leaf.folio)} may be pinned and stays"]
     with process.editor.batch():
         process.clear(va, end - va, Reason.COLLAPSE)
+        process.free_table(va)
     return notes + anon(system, process, va, system.new_folio(name, system.levels.pmd, Kind.ANON))
 
 

@@ -43,13 +43,13 @@ def split_migration(process: Process, other: NonPresent) -> None:
     if other.entry.kind not in MIGRATION_KINDS or other.level == Level.PTE:
         return
     assert other.entry.pfn is not None
-    n = process.system.levels.size(other.level)
-    below = Level(other.level - 1)
-    with process.editor.batch():
-        process.clear(other.va, n * process.page_size, Reason.SPLIT)
-        for page in range(0, n, process.system.levels.size(below)):
-            raw = process.linux.pfn_entry(other.entry.kind, other.entry.pfn + page, other.entry.flags & KEPT)
-            process.put_entry(other.va + page * process.page_size, raw, Reason.SPLIT, below)
+    kind, pfn, kept = other.entry.kind, other.entry.pfn, other.entry.flags & KEPT
+    step = process.system.levels.size(Level(other.level - 1))
+    raws = [
+        (other.va + page * process.page_size, process.linux.pfn_entry(kind, pfn + page, kept))
+        for page in range(0, process.system.levels.size(other.level), step)
+    ]
+    process.put_table(other.va, other.level, raws, Reason.SPLIT)
 
 
 def copy_nonpresent(src: Process, dst: Process, start: int, end: int) -> None:

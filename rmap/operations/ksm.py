@@ -29,9 +29,8 @@ def merge(system: System, kept: Place, given: Place) -> list[str]:
     first, (process, va) = kept[0].leaf(kept[1]), given
     page, name = first.folio, system.name_of(process.leaf(va).folio)
     page.kind = Kind.KSM
-    with process.editor.batch():
-        process.clear(va, process.page_size, Reason.MERGE)
-        process.install(va, Level.PTE, page, 0, 1, first.flags, Reason.MERGE)
+    process.unfold(va, va + process.page_size)
+    process.install(va, Level.PTE, page, 0, 1, first.flags, Reason.MERGE)
     return [f"{process.name} maps {system.name_of(page)} in place of {name}"]
 
 

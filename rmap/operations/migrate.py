@@ -78,7 +78,6 @@ def _map_again(
     flags = WRITE if kind is EntryKind.MIGRATION_WRITE else LinuxFlags.NONE
     n = system.levels.size(level)
     with process.editor.batch(Intent(exclusive=exclusive, exempt=True)):
-        process.clear(va, n * process.page_size, Reason.MIGRATE)
         process.install(va, level, new, page, n, flags | kept & KEPT, Reason.MIGRATE)
 
 

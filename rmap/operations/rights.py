@@ -36,6 +36,7 @@ def mremap(system: System, process: Process, area: Area, start: int) -> list[str
                 process.put_entry(va, raws[run.va][1], Reason.MOVE, run.level)
         for other in others:
             process.put_entry(start + other.va - area.start, other.entry.raw, Reason.MOVE, other.level)
+        process.free_tables(area.start, area.end)
     area.start = start
     return notes
 

@@ -86,7 +86,6 @@ def swapin(system: System, process: Process, va: int, name: str, *, write: bool 
     if exclusive and process.area(va).writable(va):
         flags |= WRITTEN if write else WRITE
     with process.editor.batch(Intent(exclusive=exclusive, exempt=True)):
-        process.clear(va, process.page_size, Reason.SWAP)
         process.install(va, Level.PTE, folio, page, 1, flags, Reason.SWAP)
     return [f"page {page} of {system.name_of(folio)}, {where}, {'exclusive' if exclusive else 'shared'}"]
 

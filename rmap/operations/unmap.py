@@ -20,11 +20,18 @@ def zap(system: System, process: Process, start: int, end: int) -> list[str]:
     return notes
 
 
+def munmap(system: System, process: Process, start: int, end: int) -> list[str]:
+    """do_munmap of page tables: zap, then free_pgtables."""
+    notes = zap(system, process, start, end)
+    process.free_tables(start, end)
+    return notes
+
+
 def exit_mm(system: System, process: Process) -> list[str]:
     """exit_mmap, then the mm's id is free again."""
     notes = []
     for area in process.areas.values():
-        notes += zap(system, process, area.start, area.end)
+        notes += munmap(system, process, area.start, area.end)
     system.drop(process)
     return notes
 
@@ -51,9 +58,9 @@ def split(system: System, process: Process, va: int) -> list[str]:
         process.clear(leaf.va, n * process.page_size, Reason.SPLIT)
         return [f"the {leaf.level.name} of {system.name_of(folio)} is unmapped as a whole, its pages fault in again"]
     exclusive = bool(folio.exclusive[leaf.page])
+    entries = process.leaf_entries(leaf.va, Level(leaf.level - 1), folio, leaf.page, n, leaf.flags)
     with process.editor.batch(Intent(exclusive=exclusive, exempt=True)):
-        process.clear(leaf.va, n * process.page_size, Reason.SPLIT)
-        process.install(leaf.va, Level(leaf.level - 1), folio, leaf.page, n, leaf.flags, Reason.SPLIT)
+        process.put_table(leaf.va, leaf.level, entries, Reason.SPLIT)
     return []
 
 

@@ -100,7 +100,7 @@ def _copy_page(system: System, process: Process, area: Area, leaf: Leaf) -> list
     name = system.name_of(leaf.folio)
     copy = system.new_folio(system.unused_name(f"{name}+{leaf.page}'"), 0, Kind.ANON)
     area.anon_vma = True
+    process.unfold(leaf.va, leaf.va + process.page_size)
     with process.editor.batch(EXCLUSIVE):
-        process.clear(leaf.va, process.page_size, Reason.COPY)
         process.install(leaf.va, Level.PTE, copy, 0, 1, WRITTEN, Reason.COPY)
     return [f"copied: page {leaf.page} of {name} to {system.name_of(copy)}"]

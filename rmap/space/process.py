@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import groupby
 from operator import attrgetter
 from typing import TYPE_CHECKING
 
-from ...arch.errors import PtwalkError
+from ...arch.errors import InputError, PtwalkError
 from ...arch.linux import DEVICE_PRIVATE_KINDS, EntryKind, Linux, LinuxEntry, LinuxFlags
-from ...mmu.editor import Reason, TableEditor
+from ...mmu.editor import Reason, Slot, TableEditor
 from ..folio import Folio
 from ..levels import Level
 from ..mm_id import Mm
@@ -178,16 +178,52 @@ class Process:
         flags: LinuxFlags,
         reason: Reason = Reason.FAULT,
     ) -> None:
-        """Write the entries that map n pages of a folio at `level`; a full block of arm64 PTEs is folded."""
-        flags |= LinuxFlags.USER
-        size = self.system.levels.size(level)
+        """Write the entries that map n pages of a folio at `level`; a full block of arm64 PTEs is folded.
+
+        An empty table that stands where a larger leaf shall is freed; InputError where it is not empty.
+        """
         with self.editor.batch():
-            for at in range(0, n, size):
-                slot = self.editor.ensure(va + at * self.page_size, int(level))
-                raw = self.linux.page(slot.level.number, folio.pfn + page + at, flags)
-                if level == Level.PTE and self._folds(va + at * self.page_size, folio, page + at, page, page + n):
-                    raw = self.linux.set(slot.level.number, raw, LinuxFlags.CONTIG)
+            for at, raw in self.leaf_entries(va, level, folio, page, n, flags):
+                slot = self.editor.ensure(at, int(level))
+                if self.tables.is_table(slot.level, self.editor.read(slot)):
+                    self._free_empty(slot)
                 self.editor.write(slot, raw, reason)
+
+    def leaf_entries(
+        self, va: int, level: Level, folio: Folio, page: int, n: int, flags: LinuxFlags
+    ) -> Iterator[tuple[int, int]]:
+        """(address, value) of the entries that map n pages of a folio at a level."""
+        size, number = self.system.levels.size(level), self.editor.level(va, int(level)).number
+        for at in range(page, page + n, size):
+            where = va + (at - page) * self.page_size
+            raw = self.linux.page(number, folio.pfn + at, flags | LinuxFlags.USER)
+            if level == Level.PTE and self._folds(where, folio, at, page, page + n):
+                raw = self.linux.set(number, raw, LinuxFlags.CONTIG)
+            yield where, raw
+
+    def put_table(self, va: int, level: Level, entries: Iterable[tuple[int, int]], reason: Reason) -> None:
+        """An entry at `level` gives way to a table that holds these entries: filled first, then linked."""
+        with self.editor.batch():
+            slot, table = self.editor.ensure(va, int(level)), self.editor.new_table()
+            below = self.editor.level(va, int(level) - 1)
+            for at, raw in entries:
+                self.editor.write(self.editor.slot_in(table, below, at), raw, reason)
+            self.editor.link(slot, table, reason)
+
+    def _free_empty(self, slot: Slot) -> None:
+        if any(self.editor.read(below) for below in self.editor.table_slots(slot)):
+            raise InputError("smaller entries are in the way of a larger leaf", field="va", value=f"{slot.va:#018x}")
+        self.editor.free_table(self.editor.unlink(slot))
+
+    def free_table(self, va: int) -> None:
+        """Unlink and free the empty table of PTEs that translates an address."""
+        with self.editor.batch():
+            slot = next(slot for slot in self.editor.path(va) if slot.level is self.editor.level(va, int(Level.PMD)))
+            self._free_empty(slot)
+
+    def free_tables(self, start: int, end: int) -> None:
+        """free_pgtables: unlink and free every empty table that translates any address of a range."""
+        self.editor.prune(start, end)
 
     def put_entry(self, va: int, raw: int, reason: Reason, level: Level = Level.PTE) -> None:
         """Write a raw entry at a level, tables allocated as needed."""
@@ -219,22 +255,22 @@ class Process:
         self.editor.write(slot, self.linux.set(slot.level.number, raw, set_), reason)
 
     def clear(self, va: int, nr_bytes: int, reason: Reason = Reason.UNMAP) -> None:
-        """Clear the entries of a range, contpte blocks that it cuts unfolded first, and free emptied tables."""
+        """Clear the entries of a range, contpte blocks that it cuts unfolded first; tables stay."""
         self.unfold(va, va + nr_bytes)
         with self.editor.batch():
             for slot in list(self.editor.slots(va, va + nr_bytes)):
                 self.editor.write(slot, 0, reason)
-            self.editor.prune(va, va + nr_bytes)
 
     def unfold(self, start: int, end: int) -> None:
         """contpte_unfold: blocks of contiguous PTEs that either end of a range cuts lose the bit."""
         size = self.block * self.page_size
         for edge in {start, end} if self.block > 1 else ():
             low = edge // size * size
-            for slot in list(self.editor.slots(low, low + size)) if edge != low else ():
-                flags = self.linux.decode(slot.level.number, self.editor.read(slot)).flags
-                if LinuxFlags.CONTIG in flags:
-                    self.rewrite(slot.va, clear=LinuxFlags.CONTIG, reason=Reason.UNFOLD)
+            with self.editor.batch():
+                for slot in list(self.editor.slots(low, low + size)) if edge != low else ():
+                    flags = self.linux.decode(slot.level.number, self.editor.read(slot)).flags
+                    if LinuxFlags.CONTIG in flags:
+                        self.rewrite(slot.va, clear=LinuxFlags.CONTIG, reason=Reason.UNFOLD)
 
     def folded(self, start: int, end: int) -> int:
         """How many entries of a range carry the contiguous bit."""

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import chain, count
 
 from ...arch.linux import linux_for
-from ...mmu.editor import TableEditor
+from ...mmu.editor import EntryChange, TableEditor
 from ...mmu.frames import FrameAllocator
 from ...mmu.machine import regime_from_registers
 from ...mmu.memory import PhysicalMemory
@@ -56,7 +58,8 @@ class System:
     """Memory, folios by frame, processes by name, and an accounting with all three models.
 
     Satisfies views.inputs.Frames and observer.CountedFrames. `isolated` counts references that neither a mapping nor
-    a cache explains: folios taken off the LRU for migration.
+    a cache explains: folios taken off the LRU for migration. `listeners` hear of every batch of each process that is
+    made after them.
 
     >>> system = System(Settings())
     >>> system.process("A").mm.id
@@ -81,6 +84,7 @@ class System:
         self.files: dict[str, File] = {}
         self.processes: dict[str, Process] = {}
         self.swap = SwapFile()
+        self.listeners: list[Callable[[Process, Sequence[EntryChange]], None]] = []
 
     # ---- folios
 
@@ -188,11 +192,13 @@ class System:
         for offset in range(0, self.page_size, 16):
             self.memory.write_uint(root + offset, 0, 16)
         regime = regime_from_registers(self.arch, {_ROOTS[self.arch]: root} | self._registers, self._features)
-        linux = linux_for(self.arch, "7.3", regime)
+        linux = linux_for(self.arch, "7.3", regime, device_private=True)
         editor = TableEditor(self.memory, regime, self.table_frames, space=name, linux=linux)
         tables = ProcessTables(self.memory, regime, linux, zero_pfn=lambda pfn: pfn == ZERO_PFN)
-        self.processes[name] = Process(name, self.acct.mm_ids.alloc(), editor, tables, self)
-        return self.processes[name]
+        process = Process(name, self.acct.mm_ids.alloc(), editor, tables, self)
+        editor.observers += [partial(listener, process) for listener in self.listeners]
+        self.processes[name] = process
+        return process
 
     def drop(self, process: Process) -> None:
         """The mm is gone: its id and its name may be used again."""

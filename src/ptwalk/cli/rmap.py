@@ -23,20 +23,23 @@ def _models(model: str) -> list[str]:
 
 
 @rmap.command
-def run(scenario: Path, /, *, model: ModelName = "all", literal: bool = False, json: bool = False) -> int:
+def run(
+    scenario: Path, /, *, model: ModelName = "all", literal: bool = False, entries: bool = False, json: bool = False
+) -> int:
     """Run a scenario; after each step who maps what, each model's counters, and the /proc figures.
 
     Args:
         scenario: A scenario file (docs/scenarios.md).
         model: The accounting model to show; all three always run.
         literal: Keep the slips of mainline and of the posted series instead of doing what was meant.
+        entries: Show every page-table entry that each step wrote, old and new, batch by batch.
         json: One JSON object instead of text (docs/scenarios.md).
     """
     from ..scenario import runner, shape, text
     from ..scenario.script import RecountError
 
     try:
-        story = runner.run(scenario, literal=literal)
+        story = runner.run(scenario, literal=literal, entries=entries)
     except RecountError as error:
         print(f"ptwalk: recount: {error}", file=sys.stderr)
         return 1

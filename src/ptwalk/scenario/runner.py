@@ -13,6 +13,7 @@ from .script import Line, ScenarioError, Words, read
 from .show import Probe, View, probe_page, show_file
 from .snapshot import Snapshot, take
 from .steps import SETTINGS, STEPS
+from .trace import Trace, Written
 
 QUIET = ("file", "folio", "mmap")
 """Steps after which nothing is mapped that was not mapped before: shown in one line."""
@@ -28,6 +29,7 @@ class StepShown:
     refusals: dict[tuple[str, str], str] = field(default_factory=dict)
     probe: Probe | None = None
     view: View | None = None
+    entries: list[Written] | None = None
 
     @property
     def quiet(self) -> bool:
@@ -44,12 +46,15 @@ class Run:
     steps: list[StepShown]
 
 
-def run(path: str | Path, *, literal: bool = False) -> Run:
-    """Run a scenario file; ScenarioError for a step that cannot be, RecountError for a defect of ptwalk."""
-    return run_lines(read(path), path, literal=literal)
+def run(path: str | Path, *, literal: bool = False, entries: bool = False) -> Run:
+    """Run a scenario file; ScenarioError for a step that cannot be, RecountError for a defect of ptwalk.
+
+    With `entries` each step keeps what it wrote into the page tables.
+    """
+    return run_lines(read(path), path, literal=literal, entries=entries)
 
 
-def run_lines(lines: list[Line], file: object = "scenario", *, literal: bool = False) -> Run:
+def run_lines(lines: list[Line], file: object = "scenario", *, literal: bool = False, entries: bool = False) -> Run:
     """Run the lines of a scenario.
 
     >>> from .script import parse
@@ -59,6 +64,7 @@ def run_lines(lines: list[Line], file: object = "scenario", *, literal: bool = F
     """
     settings = Settings(literal=literal)
     system: System | None = None
+    trace: Trace | None = None
     steps: list[StepShown] = []
     for line in lines:
         words = Words(line, file)
@@ -68,8 +74,11 @@ def run_lines(lines: list[Line], file: object = "scenario", *, literal: bool = F
             SETTINGS[words.verb](settings, words)
             words.done()
             continue
-        system = system or System(settings)
+        if system is None:
+            system = System(settings)
+            trace = Trace(system) if entries else None
         steps.append(_step(system, words))
+        steps[-1].entries = None if trace is None else trace.take()
     if not steps:
         raise InputError("settings only, no step", file=file)
     return Run(Path(str(file)).name, settings, steps)

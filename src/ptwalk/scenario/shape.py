@@ -45,6 +45,7 @@ def _step(run: Run, step: StepShown, models: Sequence[str]) -> dict[str, object]
         "system": {model: column for model, column in snapshot.system.items() if model in models},
         "contiguous": snapshot.contiguous,
         "others": snapshot.others,
+        "entries": None if step.entries is None else [vars(one) for one in step.entries],
         "view": None if step.view is None else {"file": step.view.file, "models": step.view.models},
         "probe": None if step.probe is None else {"page": step.probe.page, "models": step.probe.models},
         "differences": [_difference(one) for one in explain(snapshot, models, run.settings.literal)],

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from ..rmap.levels import ORDERS_BY_PAGE_SIZE, Level
 from ..rmap.space.system import ARCHES
 from ..rmap.stats import MEMINFO
+from . import trace
 from .changes import Difference, explain
 from .picture import picture
 from .runner import Run, StepShown
@@ -48,6 +49,7 @@ def text(run: Run, models: Sequence[str]) -> str:
         lines += [
             f"  {model} leaves {folio}: {why}" for (model, folio), why in step.refusals.items() if model in models
         ]
+        lines += trace.lines(step.entries or ())
         if not step.quiet:
             lines += _step(run, step, models)
     return "\n".join(lines)

@@ -111,7 +111,7 @@ def _munmap(system: System, words: Words) -> list[str]:
     process = process_of(system, words)
     area = area_of(process, words)
     first, end = range_of(area, words)
-    notes = unmap.zap(system, process, area.va(first), area.va(end))
+    notes = unmap.munmap(system, process, area.va(first), area.va(end))
     area.pages.fill(first, end - first, GONE)
     if area.pages.minimum(0, area.nr_pages) == GONE:
         del process.areas[area.name]
