@@ -154,6 +154,19 @@ def test_history_lasts(shell: str, tmp_path: Path) -> None:
     second.leave()
 
 
+def test_without_ipython_the_standard_prompt_serves(tmp_path: Path) -> None:
+    hidden = "import sys; sys.modules['IPython'] = None; from ptwalk.cli import run; sys.exit(run(['repl']))"
+    env = {**os.environ, "XDG_STATE_HOME": str(tmp_path)}
+    child = pexpect.spawn(sys.executable, ["-c", hidden], env=env, encoding="utf-8", timeout=30)
+    child.expect_exact(READY["plain"])
+    child.send("walk(0x60_1000).pa\r")
+    child.expect_exact("0x2401000")
+    child.send("\x04")
+    child.expect(pexpect.EOF)
+    child.close()
+    assert child.exitstatus == 0
+
+
 def repl(*arguments: str, text: str | None = None) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-W", "error", "-m", "ptwalk", "repl", *arguments]
     return subprocess.run(command, input=text, capture_output=True, text=True, check=False)
