@@ -8,7 +8,6 @@ Put your own walker in the place of `textbook`. The first addresses on which the
 from __future__ import annotations
 
 import lzma
-import struct
 import sys
 import tempfile
 from collections.abc import Callable
@@ -30,7 +29,7 @@ def textbook(machine: Machine, va: int) -> int | None:
     """The physical address of `va` on x86-64 with five levels, or None: no rights, no reserved bits, no attributes."""
     table = machine.registers["CR3"] & 0x000F_FFFF_FFFF_F000
     for shift in (48, 39, 30, 21, 12):
-        (entry,) = struct.unpack("<Q", machine.memory.read(table + (va >> shift & 511) * 8, 8))
+        entry = int.from_bytes(machine.memory.read(table + (va >> shift & 511) * 8, 8), "little")
         if not entry & 1:
             return None
         if shift == 12 or (shift in (30, 21) and entry & 0x80):

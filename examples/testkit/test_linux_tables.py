@@ -19,7 +19,7 @@ import pytest
 
 from ptwalk.mmu.machine import Machine
 from ptwalk.mmu.walk import Rights
-from ptwalk.testing import assert_faults, assert_translates, assert_unreachable
+from ptwalk.testing import AccessName, Mode, assert_faults, assert_translates, assert_unreachable
 
 HERE = Path(__file__).parent
 WRITE, EXECUTE = Rights.KW | Rights.UW, Rights.KX | Rights.UX
@@ -45,7 +45,7 @@ def test_every_page_is_where_qemu_sees_it(linux: Machine) -> None:
     pages = {pa: (int(va, 16), flags) for va, pa, flags in (line.replace(":", "").split() for line in reversed(lines))}
     assert len(pages) > 6000
     for pa, (va, flags) in pages.items():
-        mode = "user" if "U" in flags else "kernel"
+        mode: Mode = "user" if "U" in flags else "kernel"
         if "W" in flags:
             assert_translates(linux, va, int(pa, 16), mode=mode, access="write")
         else:
@@ -76,7 +76,7 @@ def test_user_mode_reaches_nothing_of_the_kernel(linux: Machine, name: str) -> N
 
 @pytest.mark.parametrize("access", ["read", "write", "execute"])
 @pytest.mark.parametrize("mode", ["user", "kernel"])
-def test_nothing_is_mapped_at_zero(linux: Machine, access: str, mode: str) -> None:
+def test_nothing_is_mapped_at_zero(linux: Machine, access: AccessName, mode: Mode) -> None:
     assert assert_faults(linux, 0, access=access, mode=mode, name="#PF").code & 1 == 0  # P = 0: no page
 
 

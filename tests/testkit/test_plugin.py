@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import lzma
+import os
 import shutil
 from pathlib import Path
 
@@ -18,6 +19,15 @@ pytest_plugins = ["pytester"]
 DATA = Path(__file__).parents[1] / "data"
 LONG4 = DATA / "x86_64" / "long4.npz"
 RMAP = DATA / "rmap" / "rmap_N32.jsonl.xz"
+
+
+CACHE = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")  # pytester moves the home folder
+
+
+@pytest.fixture(autouse=True)
+def compiled_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the inner pytest find the kernels that are compiled already."""
+    monkeypatch.setenv("XDG_CACHE_HOME", CACHE)
 
 
 def run(pytester: pytest.Pytester, *arguments: str | Path) -> pytest.RunResult:
