@@ -137,7 +137,7 @@ def spaces(library: ctypes.CDLL, size: Size) -> Iterator[Ratio]:
     where = pointer(stage.words), ctypes.c_uint64(stage.root), pointer(scratch[0]), pointer(scratch[1])
     frames = ctypes.c_uint64(stage.ram >> 12)
     sites = np.zeros(pages, U64)
-    room = np.empty((2, pages + 1), U64), np.empty((5, pages + 1), U64)
+    room = (empty_words(pages + 1), empty_words(pages + 1)), np.empty((4, pages + 1), U64)
     runs = {
         "C leaves": lambda: library.leaves(*where, pointer(flat[0]), pointer(flat[1])),
         "leaves": lambda: emit_tree(view, stage.regime, tree, room[0]),

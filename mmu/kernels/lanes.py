@@ -115,6 +115,16 @@ def spread(typingctx: Any, word: Any) -> Any:
 
 
 @intrinsic
+def upto(typingctx: Any) -> Any:
+    """The numbers of the lanes, 0 to 7."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return ir.Constant(_VECTOR, list(range(COUNT)))
+
+    return lanes(), codegen
+
+
+@intrinsic
 def pick(typingctx: Any, truth: Any, yes: Any, no: Any) -> Any:
     """`yes` where `truth` holds, else `no`: lanes where it is a mask, a word where it is a condition."""
     wide = truth == types.uint64

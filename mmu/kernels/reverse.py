@@ -32,7 +32,7 @@ from ..spaces import MAX_TABLES
 from .access import load
 from .host import peek
 from .jit import helper, kernel
-from .spaces import Items, TreePlan, fetch, host_run, outline_of, plan_of
+from .outline import Items, TreePlan, fetch, host_run, outline_of, plan_of
 from .views import MemoryView, memory_view
 
 U64 = np.uint64

@@ -1,8 +1,8 @@
 """Whole address spaces as arrays: every leaf, and merged ranges, equal to `mmu.spaces` at a hundred times its speed.
 
-`outline` goes down the upper levels depth first and lists what it meets in ascending order: last-level tables and
-blocks. `emit` and `merge` then run through the last-level tables, where nearly all entries are. What the hardware makes
-of an entry is learned from `regime.classify`; entries that are not plainly a table, a leaf or absent are put before it.
+`outline` lists the last-level tables and the blocks, `sweep` runs through the tables; entries that are not plainly a
+leaf or absent are put before `regime.classify`, and where one of them is good after all the reference enumeration
+takes over.
 """
 
 from __future__ import annotations
@@ -10,327 +10,27 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..memory import PhysicalMemory
 from ..regime import EntryType, Regime, Tree
-from ..spaces import MAX_TABLES, Broken, Range, SpaceLimitError, flags_mask, granted
+from ..spaces import MAX_TABLES, Broken, Range, granted
 from ..spaces import leaves as reference_leaves
 from ..spaces import ranges as reference_ranges
-from ..walk import Level
-from .access import load, locate
-from .batch import LINE
-from .host import peek, prefetch_host, word_pointer
-from .jit import carray, helper, kernel, per_object
+from .batch import empty_words
+from .jit import kernel
+from .outline import Items, Odd, TreePlan, outline_of, plan_of
 from .reference import ViewMemory
+from .sweep import emit, merge, revisit
 from .views import MemoryView, memory_view
 
 U64 = np.uint64
 Words = NDArray[np.uint64]
-_LINE = U64(LINE)
-_0, _1, _3, _ALL = U64(0), U64(1), U64(3), U64(0xFFFF_FFFF_FFFF_FFFF)
-CANDIDATES = (1, 3, 0x81)  # plain entries: a valid bit, with the type bits of either architecture
 SAMPLES = 1 << 12
-
-
-class _Class(NamedTuple):
-    """What makes an entry one of a kind: `e & mask == value`; and which of its bits spell an address."""
-
-    mask: int
-    value: int
-    address: int
-    high: int
-    high_shift: int
-
-
-_NEVER = _Class(0, 1, 0, 0, 0)
-
-
-@dataclass(frozen=True)
-class TreePlan:
-    """One tree as the kernels take it: by depth shift, entries, and the classes of tables and leaves."""
-
-    tree: Tree
-    tables: tuple[_Class, ...]
-    leaves: tuple[_Class, ...]
-    flags: tuple[int, ...]
-    arrays: tuple[Words, ...]
-
-
-def _class_of(regime: Regime, level: Level, wanted: EntryType) -> tuple[_Class, int]:
-    """The class of entries of a type at a level, learned bit by bit from a plain one, and the flags of its layout."""
-    base = next((e for e in CANDIDATES if regime.classify(level, e).type is wanted), None)
-    if base is None:
-        return _NEVER, 0
-    plain = regime.classify(level, base)
-    mask, address, high, shift = 0, 0, 0, 0
-    for number in range(64):
-        bit = 1 << number
-        entry = regime.classify(level, base ^ bit)
-        moved = entry.pa ^ plain.pa
-        if entry.type is not wanted or entry.layout is not plain.layout:
-            mask |= bit
-        elif moved == bit:
-            address |= bit
-        elif moved:
-            high, shift = high | bit, moved.bit_length() - bit.bit_length()
-    return _Class(mask, base & mask, address, high, shift), flags_mask(plain.layout)
-
-
-@per_object
-def plan_of(regime: Regime, tree: Tree) -> TreePlan:
-    last = len(tree.levels) - 1
-    tables, leaves, flags = [], [], []
-    for depth, level in enumerate(tree.levels):
-        tables.append(_class_of(regime, level, EntryType.TABLE)[0] if depth < last else _NEVER)
-        leaf, mask = _class_of(regime, level, EntryType.LEAF)
-        leaves.append(leaf)
-        flags.append(mask)
-    columns = [[level.shift for level in tree.levels], [level.entries for level in tree.levels]]
-    for kind in (tables, leaves):
-        columns += [list(column) for column in zip(*kind, strict=True)]
-    arrays = tuple(np.array(column, np.uint64) for column in columns)
-    return TreePlan(tree, tuple(tables), tuple(leaves), tuple(flags), arrays)
-
-
-@helper
-def _address(e: Any, address: Any, high: Any, high_shift: Any) -> Any:
-    return e & address | (e & high) << high_shift
-
-
-@helper
-def host_run(view: Any, pa: Any, count: Any) -> Any:
-    """The host address of `count` words from `pa` where they lie in one piece, else 0."""
-    ok, host = locate(view, _0, pa)
-    end_ok, end = locate(view, _0, pa + ((count - _1) << _3))
-    result = _0
-    if ok and end_ok and end - host == (count - _1) << _3:
-        result = host
-    return result
-
-
-@helper
-def fetch(view: Any, pa: Any, count: Any) -> None:
-    """Ask the host's cache for the table that comes next, where it lies in one piece."""
-    host = host_run(view, pa, count)
-    if host != _0:
-        for i in range(_0, count, _LINE):
-            prefetch_host(host + (i << _3))
-
-
-class Items(NamedTuple):
-    """What `outline` lists, in ascending order of va: tables of the last level (`depth` last) and blocks."""
-
-    va: Words
-    pa: Words  # of the table, or of the block's entry
-    entry: Words  # of a block; the number of entries of a table
-    both: Words  # AND of the table entries above, without their addresses
-    any: Words  # OR of them
-    depth: Words
-
-
-class _Odd(NamedTuple):
-    """Entries to put before `classify` (`entry` not 0), and places that no memory backs (`entry` 0)."""
-
-    va: Words
-    pa: Words
-    entry: Words
-    depth: Words
-
-
-@kernel
-def outline(
-    view: Any,
-    root: Any,
-    va_start: Any,
-    count: Any,
-    arrays: Any,
-    before: Any,
-    max_tables: Any,
-    items: Any,
-    odd: Any,
-) -> Any:
-    """List the upper levels of a tree; (items, odd entries, tables read, va where the limit struck or 1).
-
-    Counts only where the arrays of `items` and `odd` are empty.
-    """
-    shifts, entries, t_mask, t_value, t_address, t_high, t_high_shift, l_mask, l_value, _a, _h, _s = arrays
-    levels = shifts.size
-    last = levels - 1
-    stack = np.zeros((6, 9), np.uint64)
-    table, index, end, base, both, any_ = stack[0], stack[1], stack[2], stack[3], stack[4], stack[5]
-    capacity, odd_capacity = items.va.size, odd.va.size
-    n, n_odd, tables, cut = 0, 0, before, _1
-    depth, entering = 0, True
-    table[0], base[0], end[0], both[0] = root, va_start, count, _ALL
-    while depth >= 0 and cut == _1:
-        if entering:
-            entering = False
-            if tables == max_tables:
-                cut = base[depth]
-                break
-            tables += _1
-            index[depth] = _0
-            if depth == last:
-                if n < capacity:
-                    items.va[n], items.pa[n], items.entry[n] = base[depth], table[depth], end[depth]
-                    items.both[n], items.any[n], items.depth[n] = both[depth], any_[depth], U64(depth)
-                n += 1
-                depth -= 1
-                continue
-            if host_run(view, table[depth], end[depth]) == _0:
-                backed = _0
-                for k in range(end[depth]):
-                    if load(view, _0, table[depth] + (U64(k) << _3))[0]:
-                        backed += _1
-                if backed == _0:
-                    if n_odd < odd_capacity:
-                        odd.va[n_odd], odd.pa[n_odd] = base[depth], table[depth]
-                        odd.entry[n_odd], odd.depth[n_odd] = _0, U64(depth)
-                    n_odd += 1
-                    depth -= 1
-                    continue
-        i = index[depth]
-        if i == end[depth]:
-            depth -= 1
-            continue
-        index[depth] = i + _1
-        at = table[depth] + (i << _3)
-        ok, e = load(view, _0, at)
-        va = base[depth] + (i << shifts[depth])
-        if ok and e & t_mask[depth] == t_value[depth]:
-            table[depth + 1] = _address(e, t_address[depth], t_high[depth], t_high_shift[depth])
-            base[depth + 1], end[depth + 1] = va, entries[depth + 1]
-            bits = e & ~(t_address[depth] | t_high[depth])
-            both[depth + 1], any_[depth + 1] = both[depth] & bits, any_[depth] | bits
-            depth += 1
-            entering = True
-        elif ok and e & l_mask[depth] == l_value[depth]:
-            if n < capacity:
-                items.va[n], items.pa[n], items.entry[n] = va, at, e
-                items.both[n], items.any[n], items.depth[n] = both[depth], any_[depth], U64(depth)
-            n += 1
-        elif not ok or e & _1:
-            if n_odd < odd_capacity:
-                odd.va[n_odd], odd.pa[n_odd], odd.entry[n_odd], odd.depth[n_odd] = va, at, e, U64(depth)
-            n_odd += 1
-    return n, n_odd, tables, cut
-
-
-@kernel
-def emit(
-    view: Any, items: Any, last: Any, shift: Any, mask: Any, value: Any, out_va: Any, out_entry: Any, counts: Any
-) -> Any:
-    """Write every leaf's va and entry, and how many each item has; (leaves, entries to look at again)."""
-    n, odd = _0, 0
-    for k in range(items.va.size):
-        before = n
-        va, size = items.va[k], items.entry[k]
-        if items.depth[k] != last:
-            out_va[n], out_entry[n] = va, size
-            counts[k] = 1
-            n += _1
-            continue
-        host = host_run(view, items.pa[k], size)
-        if k + 1 < items.va.size and items.depth[k + 1] == last:
-            fetch(view, items.pa[k + 1], items.entry[k + 1])
-        wrong = _1
-        if host != _0:
-            words = carray(word_pointer(host), size)
-            wrong = _0
-            for i in range(size):  # present, but no leaf: a pass that vectorizes and brings the table in
-                wrong |= (words[i] & mask ^ value) & (_0 - (words[i] & _1))
-            if wrong == _0:
-                now, page = va, _1 << shift
-                for i in range(size):
-                    e = words[i]
-                    out_va[n], out_entry[n] = now, e
-                    n += e & _1
-                    now += page
-        if wrong != _0:
-            for i in range(size):
-                ok, e = load(view, _0, items.pa[k] + (U64(i) << _3))
-                out_va[n], out_entry[n] = va + (U64(i) << shift), e
-                leaf = ok & (e & mask == value)
-                n += U64(leaf)
-                odd += (not ok) | ((e & _1 != _0) & (not leaf))
-        counts[k] = n - before
-    return n, odd
-
-
-@kernel
-def revisit(view: Any, items: Any, last: Any, shift: Any, mask: Any, value: Any, odd: Any) -> Any:
-    """List the entries of last-level tables that are neither leaves nor absent; how many."""
-    n = 0
-    for k in range(items.va.size):
-        if items.depth[k] == last:
-            size, missing, begin = items.entry[k], _0, n
-            for i in range(size):
-                at = items.pa[k] + (U64(i) << _3)
-                ok, e = load(view, _0, at)
-                if not ok:
-                    missing += _1
-                if not ok or (e & _1 != _0 and e & mask != value):
-                    odd.va[n], odd.pa[n], odd.entry[n], odd.depth[n] = items.va[k] + (U64(i) << shift), at, e, last
-                    n += 1
-            if missing == size:
-                n = begin + 1
-    return n
-
-
-@kernel
-def merge(view: Any, items: Any, arrays: Any, flags: Any, out: Any) -> Any:
-    """Ranges of leaves alike in page size, flags and path, with va and pa going on; how many, and odd entries.
-
-    `out` holds va, size, pa, flags and item by row of columns.
-    """
-    shifts, _e, _tm, _tv, _ta, _th, _ts, l_mask, l_value, l_address, l_high, l_high_shift = arrays
-    last = U64(shifts.size - 1)
-    n, odd = 0, 0
-    start, size, first, now, item = _0, _0, _0, _0, _0
-    both, any_, level = _0, _0, _ALL
-    for k in range(items.va.size):
-        depth = items.depth[k]
-        if items.both[k] != both or items.any[k] != any_ or depth != level:
-            if size != _0:
-                out[0, n], out[1, n], out[2, n], out[3, n], out[4, n] = start, size, first, now, item
-                n += 1
-            size = _0
-            both, any_, level = items.both[k], items.any[k], depth
-        mask, value, keep, page = l_mask[depth], l_value[depth], flags[depth], _1 << shifts[depth]
-        address, high, high_shift = l_address[depth], l_high[depth], l_high_shift[depth]
-        count, host, at = _1, _0, items.pa[k]
-        if depth == last:
-            count = items.entry[k]
-        host = host_run(view, at, count)
-        if k + 1 < items.va.size and items.depth[k + 1] == last:
-            fetch(view, items.pa[k + 1], items.entry[k + 1])
-        va = items.va[k]
-        for i in range(count):
-            ok, e = host != _0, _0
-            if ok:
-                e = peek(host + (U64(i) << _3))
-            else:
-                ok, e = load(view, _0, at + (U64(i) << _3))
-            if ok and e & mask == value:
-                pa, found = _address(e, address, high, high_shift), e & keep
-                if size != _0 and va == start + size and pa == first + size and found == now:
-                    size += page
-                else:
-                    if size != _0:
-                        out[0, n], out[1, n], out[2, n], out[3, n], out[4, n] = start, size, first, now, item
-                        n += 1
-                    start, size, first, now, item = va, page, pa, found, U64(k)
-            elif not ok or e & _1:
-                odd += 1
-            va += page
-    if size != _0:
-        out[0, n], out[1, n], out[2, n], out[3, n], out[4, n] = start, size, first, now, item
-        n += 1
-    return n, odd
+_1, _ALL = U64(1), U64(0xFFFF_FFFF_FFFF_FFFF)
 
 
 @kernel
@@ -437,22 +137,7 @@ def _labels(
         size *= 4
 
 
-def outline_of(view: MemoryView, plan: TreePlan, tables: int, max_tables: int) -> tuple[Items, _Odd, int]:
-    """The items and odd entries of one tree's upper levels, and the tables read so far."""
-    tree, top = plan.tree, plan.tree.levels[0]
-    first, count = top.index(tree.va_start), tree.va_end - tree.va_start >> top.shift
-    where = U64(tree.root + first * tree.entry_size), U64(tree.va_start), U64(count)
-    n = n_odd = 0
-    for _ in range(2):  # count, then fill
-        items = Items(*(np.empty(n, np.uint64) for _ in Items._fields))
-        odd = _Odd(*(np.empty(n_odd, np.uint64) for _ in _Odd._fields))
-        n, n_odd, read, cut = outline(view, *where, plan.arrays, U64(tables), U64(max_tables), items, odd)
-        if cut != 1:
-            raise SpaceLimitError(int(cut), int(read))
-    return items, odd, int(read)
-
-
-def _told(regime: Regime, plan: TreePlan, odd: _Odd) -> list[Broken] | None:
+def _told(regime: Regime, plan: TreePlan, odd: Odd) -> list[Broken] | None:
     """The broken entries among the odd ones; None where an odd one is good after all and the kernels do not fit."""
     broken = []
     for va, pa, entry, depth in zip(*(column.tolist() for column in odd), strict=True):
@@ -483,7 +168,7 @@ def leaves(memory: PhysicalMemory | MemoryView, regime: Regime, *, max_tables: i
         plan = plan_of(regime, tree)
         items, odd, tables = outline_of(view, plan, tables, max_tables)
         va, entry, counts, more = _emit(view, plan, items)
-        told = _told(regime, plan, _Odd(*(np.concatenate(pair) for pair in zip(odd, more, strict=True))))
+        told = _told(regime, plan, Odd(*(np.concatenate(pair) for pair in zip(odd, more, strict=True))))
         if told is None:
             return _by_reference(words, regime, max_tables)
         broken += sorted(told, key=lambda b: b.va)
@@ -522,8 +207,8 @@ def _room(plan: TreePlan, items: Items) -> int:
     return int(items.entry[tables].sum()) + int(np.count_nonzero(~tables)) + 1
 
 
-def emit_tree(view: MemoryView, regime: Regime, tree: Tree, room: Words) -> tuple[Words, Words]:
-    """va and entry of every leaf of one tree, into the two rows of `room`, which has to have space for them."""
+def emit_tree(view: MemoryView, regime: Regime, tree: Tree, room: tuple[Words, Words]) -> tuple[Words, Words]:
+    """va and entry of every leaf of one tree, into the two arrays of `room`, which have to have space for them."""
     plan = plan_of(regime, tree)
     items, _, _ = outline_of(view, plan, 0, MAX_TABLES)
     last = len(tree.levels) - 1
@@ -533,24 +218,24 @@ def emit_tree(view: MemoryView, regime: Regime, tree: Tree, room: Words) -> tupl
 
 
 def merge_tree(view: MemoryView, regime: Regime, tree: Tree, room: Words) -> Words:
-    """va, size, pa, flags and item of one tree's ranges, into the rows of `room`; paths that differ are not merged."""
+    """va, size, pa and flags of one tree's ranges, into the rows of `room`; paths that differ are not merged."""
     plan = plan_of(regime, tree)
     items, _, _ = outline_of(view, plan, 0, MAX_TABLES)
-    n, _ = merge(view, items, plan.arrays, np.array(plan.flags, np.uint64), room)
+    n, _ = merge(view, items, plan.arrays, np.array(plan.flags, np.uint64), room, np.zeros(len(items.va), np.int64))
     return room[:, :n]
 
 
-def _emit(view: MemoryView, plan: TreePlan, items: Items) -> tuple[Words, Words, NDArray[np.int64], _Odd]:
+def _emit(view: MemoryView, plan: TreePlan, items: Items) -> tuple[Words, Words, NDArray[np.int64], Odd]:
     last = len(plan.tree.levels) - 1
     shape = U64(last), U64(plan.tree.levels[last].shift), U64(plan.leaves[last].mask), U64(plan.leaves[last].value)
     capacity = _room(plan, items)
-    va, entry = np.empty(capacity, np.uint64), np.empty(capacity, np.uint64)
+    va, entry = empty_words(capacity), empty_words(capacity)
     counts = np.zeros(len(items.va), np.int64)
     n, n_odd = emit(view, items, *shape, va, entry, counts)
-    odd = _Odd(*(np.empty(n_odd, np.uint64) for _ in _Odd._fields))
+    odd = Odd(*(np.empty(n_odd, np.uint64) for _ in Odd._fields))
     if n_odd:
         n_odd = revisit(view, items, *shape, odd)
-    return va[:n], entry[:n], counts, _Odd(*(column[:n_odd] for column in odd))
+    return va[:n], entry[:n], counts, Odd(*(column[:n_odd] for column in odd))
 
 
 @dataclass(frozen=True)
@@ -579,35 +264,37 @@ def ranges(memory: PhysicalMemory | MemoryView, regime: Regime, *, max_tables: i
             return _ranges_by_reference(words, regime, max_tables)
         plan = plan_of(regime, tree)
         items, odd, tables = outline_of(view, plan, tables, max_tables)
-        rows, n_odd = _merge(view, plan, items)
+        rows, counts, n_odd = _merge(view, plan, items)
         if (n_odd or len(odd.va)) and not _all_broken(view, regime, plan, items, odd):
             return _ranges_by_reference(words, regime, max_tables)
-        columns.append(_judged(words, regime, plan, items, rows))
+        columns.append(_judged(words, regime, plan, items, rows, counts))
     if not columns:
         return _ranges_by_reference(words, regime, max_tables)
     return _joined(Ranges(*(np.concatenate(column) for column in zip(*columns, strict=True))))
 
 
-def _merge(view: MemoryView, plan: TreePlan, items: Items) -> tuple[Words, int]:
-    out = np.empty((5, _room(plan, items)), np.uint64)  # untouched pages cost nothing
-    n, odd = merge(view, items, plan.arrays, np.array(plan.flags, np.uint64), out)
-    return out[:, :n], odd
+def _merge(view: MemoryView, plan: TreePlan, items: Items) -> tuple[Words, NDArray[np.int64], int]:
+    out = np.empty((4, _room(plan, items)), np.uint64)  # untouched pages cost nothing
+    counts = np.zeros(len(items.va), np.int64)
+    n, odd = merge(view, items, plan.arrays, np.array(plan.flags, np.uint64), out, counts)
+    return out[:, :n], counts, odd
 
 
-def _all_broken(view: MemoryView, regime: Regime, plan: TreePlan, items: Items, odd: _Odd) -> bool:
+def _all_broken(view: MemoryView, regime: Regime, plan: TreePlan, items: Items, odd: Odd) -> bool:
     more = _emit(view, plan, items)[3]
-    return _told(regime, plan, _Odd(*(np.concatenate(pair) for pair in zip(odd, more, strict=True)))) is not None
+    return _told(regime, plan, Odd(*(np.concatenate(pair) for pair in zip(odd, more, strict=True)))) is not None
 
 
-def _judged(memory: Any, regime: Regime, plan: TreePlan, items: Items, rows: Words) -> tuple[Any, ...]:
+def _judged(
+    memory: Any, regime: Regime, plan: TreePlan, items: Items, rows: Words, counts: NDArray[np.int64]
+) -> tuple[Any, ...]:
     """The columns of `Ranges` for the rows of one tree."""
-    va, size, pa, flags, item = rows
-    depth = items.depth[item]
-    counts = np.bincount(item.astype(np.intp), minlength=len(items.va))
+    va, size, pa, flags = rows
+    depth = np.repeat(items.depth.astype(np.intp), counts)
     codes, sample = _labels(plan, items, counts, flags)
     known = np.array([int(granted(memory, regime, int(a))) for a in va[sample]], np.uint8)
     levels = np.array([level.number for level in plan.tree.levels], np.int8)
-    return va, size, pa, flags, levels[depth.astype(np.intp)], known[codes]
+    return va, size, pa, flags, levels[depth], known[codes]
 
 
 def _joined(found: Ranges) -> Ranges:

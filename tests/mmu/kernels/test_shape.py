@@ -41,7 +41,7 @@ def test_forms_count_no_references_in_their_loops(form):
 
 def test_bulk_operations_count_no_references_in_their_loops():
     word, words, pages = np.uint64(1), np.zeros(4, np.uint64), np.zeros(4, np.uint32)
-    arguments = words, words, (word, word, word), word, pages, word, word, word, True, word
+    arguments = words, words, (word, word, word), word, pages, (word,) * 5, word, word, True, word
     assert counted_in_loops(bulk_kernels.fork_range, *arguments) == 0
 
 
