@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from ptwalk.arch.errors import InputError, PtwalkError, RegisterError
-from ptwalk.mmu.machine import Machine
+from ptwalk.mmu.machine import Machine, Space
 from ptwalk.mmu.walk import Access, AccessKind, Fault, Translation, finish
 from ptwalk.shell import EXAMPLE, Session
 from ptwalk.shell.accounts import Accounts
@@ -225,6 +225,25 @@ def test_arm64_breaks_before_it_makes() -> None:
     entry.UXN = 1
     assert "break before make" in told[0]
     assert "break before make" not in told[1]
+
+
+def test_both_halves_of_a_process_count_as_one_and_the_kernels_half_not_at_all() -> None:
+    """Page-table isolation gives a process two roots (`A`, `A:user`) with the same tables below."""
+    session = Session.open(CAPTURE_X86, process="A")
+    session.machine.spaces["A:user"] = Space("A:user", dict(session.machine.space("A").registers), 42)
+    told: list[str] = []
+    session.on_edit = lambda difference: told.append(repr(difference))
+    for space in ("A", "A:user"):
+        session.use(space)
+        session.walk(0x1_6000_0000)
+        session.entry("pmd").raw = 0
+        session.undo()
+    moved = [text[text.index("rmap") :] for text in told]
+    assert "folio_mapcount" in moved[0]
+    assert moved[0] == moved[1]
+    session.walk(0xFFFF_8880_0000_0000)
+    session.entry(session.walked.steps[-1].linux_name.lower()).raw = 0
+    assert told[2].endswith("rmap  no counter moves")
 
 
 def test_an_unlinked_table_is_not_counted_and_that_is_said() -> None:
