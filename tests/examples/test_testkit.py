@@ -67,3 +67,17 @@ def test_page_tables_that_round_inwards_are_found_where_pages_are_large(pytester
     assert text.count("start // page * page") == 1
     code.write_text(text.replace("start // page * page", "-(-start // page) * page"))
     run(pytester, code, "-k", "reserved_node").assert_outcomes(failed=7, passed=3)
+
+
+def test_a_page_with_a_right_too_many_is_shown_with_its_walk(pytester: pytest.Pytester, suite: Path) -> None:
+    """Had /proc/PID/maps said r-- everywhere, A's writable pages would be wrong."""
+    code = suite / "test_process_maps.py"
+    text = code.read_text()
+    assert text.count("Area(int(start, 16), int(end, 16), rights)") == 1
+    text = text.replace("Area(int(start, 16), int(end, 16), rights)", 'Area(int(start, 16), int(end, 16), "r--")')
+    code.write_text(text.replace('Path(__file__).parents[1] / "captures"', f'Path("{TESTKIT.parent}/captures")'))
+    result = run(pytester, code, "-k", "nopti-swap")
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(
+        ["E*AssertionError: 0x* does not fault as expected: it translates", "E*PTE/PTE*[[]leaf]"]
+    )

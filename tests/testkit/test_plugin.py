@@ -195,3 +195,17 @@ def test_an_engine_that_does_not_take_a_file_is_skipped_by_name(pytester: pytest
     result = run(pytester, "-rs", DATA / "arm64" / "the.npz")
     result.assert_outcomes(passed=1, skipped=1)
     result.stdout.fnmatch_lines(["SKIPPED*the kernel does not take this file: 400 of 400 cases*"])
+
+
+def test_a_suite_that_uses_none_of_it_imports_none_of_it(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        """
+        import sys
+
+        def test_light():
+            assert "ptwalk.pytest_plugin" in sys.modules
+            assert not [name for name in sys.modules if name.split(".")[0] in ("numpy", "numba")]
+            assert not [name for name in sys.modules if name.startswith(("ptwalk.mmu", "ptwalk.loaders"))]
+        """
+    )
+    pytester.runpytest_subprocess().assert_outcomes(passed=1)
