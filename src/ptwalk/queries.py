@@ -103,7 +103,12 @@ def _cut(before: Iterable[Leaf], after: Iterable[Leaf]) -> Iterator[Change]:
 def _differs(one: Leaf | None, other: Leaf | None, at: int) -> bool:
     if one is None or other is None:
         return one is not other
-    return (one.pa + at - one.va, one.rights, one.flags) != (other.pa + at - other.va, other.rights, other.flags)
+    if (one.pa + at - one.va, one.rights) != (other.pa + at - other.va, other.rights):
+        return True
+    if one.layout is other.layout:
+        return one.flags != other.flags
+    shared = one.layout.keys() & other.layout.keys()  # of pages of two sizes: what both say of the memory
+    return any(one.layout[n].get(one.flags) != other.layout[n].get(other.flags) for n in shared)
 
 
 def _joins(now: Change, new: Change) -> bool:
