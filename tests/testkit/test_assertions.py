@@ -10,10 +10,16 @@ from pathlib import Path
 
 import pytest
 from capture_files import EXAMPLES, files_of
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from ptwalk.arch.errors import InputError
 from ptwalk.loaders import load
+from ptwalk.mmu.builder import Mapping, build
+from ptwalk.mmu.frames import FrameAllocator
+from ptwalk.mmu.hardware_entries import PageAttributes
 from ptwalk.mmu.machine import Machine
+from ptwalk.mmu.memory import PhysicalMemory
 from ptwalk.mmu.walk import ALL_RIGHTS, Rights
 from ptwalk.testing import assert_faults, assert_same_mappings, assert_translates, assert_unreachable
 
@@ -181,3 +187,34 @@ def test_who_reaches_a_frame() -> None:
     assert f"walk of {va + 0x800:#018x} (write, user)" in message(failure)
     with pytest.raises(AssertionError):
         assert_unreachable(captured(), pa - 4096, 2 * 4096, ALL_RIGHTS, space="A")
+
+
+PAGES = st.lists(st.tuples(st.integers(0, 15), st.integers(0, 3), st.booleans()), max_size=12, unique_by=lambda p: p[0])
+
+
+@settings(max_examples=150, deadline=None)
+@given(PAGES, PAGES)
+def test_differences_page_by_page(one: list[tuple[int, int, bool]], other: list[tuple[int, int, bool]]) -> None:
+    """Against the plainest comparison there is: every page of both, looked up in the lists they were built from."""
+    machines, wanted = [], []
+    for pages in (one, other):
+        memory = PhysicalMemory()
+        memory.add_ram(0, 1 << 20)
+        machine = Machine("x86_64", memory, {"CR3": 0x1000})
+        mappings = [
+            Mapping(4096 * page, 0x8_0000 + 4096 * (page + shift), 4096, PageAttributes(write=write))
+            for page, shift, write in pages
+        ]
+        build(memory, machine.regime(), FrameAllocator(0x2000, 0x9000), mappings)
+        machines.append(machine)
+        wanted.append({m.va: (m.pa, m.attributes.write) for m in mappings})
+    differing = [va for va in range(0, 16 * 4096, 4096) if wanted[0].get(va) != wanted[1].get(va)]
+    try:
+        assert_same_mappings(*machines)
+        told = ""
+    except AssertionError as failure:
+        told = str(failure).split("\none:")[0]
+    ranges = [(int(start, 16), int(end, 16)) for start, end in re.findall(r"^  (0x\w+)-(0x\w+)", told, re.MULTILINE)]
+    found = [va for start, end in ranges for va in range(start, end, 4096)]
+    assert found == (differing if "... and " not in told else differing[: len(found)])
+    assert bool(told) == bool(differing)
