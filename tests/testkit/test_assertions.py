@@ -85,6 +85,7 @@ def test_a_wrong_frame_shows_the_walk() -> None:
 @pytest.mark.parametrize(
     ("wrong", "says"),
     [
+        ({"pa": 0}, "pa is 0x1204e000, not 0x0"),
         ({"page_size": 1 << 21}, "page_size is 0x1000, not 0x200000"),
         ({"rights": Rights.UR}, "rights is kernel ---, user rw-, not kernel ---, user r--"),
         ({"memory_type": "UC"}, "memory_type is 'WB', not 'UC'"),
@@ -140,7 +141,7 @@ def test_page_sizes_do_not_matter_to_equal_mappings(tmp_path: Path) -> None:
 @pytest.mark.parametrize("changed", [{"rights": "r--"}, {"memory_type": 1}])
 def test_rights_and_memory_types_do_matter(tmp_path: Path, changed: dict[str, object]) -> None:
     with pytest.raises(AssertionError, match="differ in 1 ranges"):
-        assert_same_mappings(made(tmp_path), made(tmp_path, **changed))  # type: ignore[arg-type]
+        assert_same_mappings(made(tmp_path, "4K"), made(tmp_path, "4K", **changed))  # type: ignore[arg-type]
 
 
 def test_one_missing_page_is_one_difference_with_both_walks() -> None:
