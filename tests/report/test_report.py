@@ -10,10 +10,11 @@ import pytest
 
 from ptwalk.cli import run
 from ptwalk.loaders import load
+from ptwalk.loaders.capture import Capture
 from ptwalk.mmu.spaces import leaves, ranges
 
 CAPTURES = Path(__file__).parents[2] / "examples" / "captures"
-VOID = {"meta", "rect", "br"}
+VOID = {"meta", "br", "input"}
 
 
 class Checker(HTMLParser):
@@ -26,7 +27,8 @@ class Checker(HTMLParser):
         self.outside: list[str] = []
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.outside += [f"{name}={value}" for name, value in attrs if name in ("src", "href")]
+        refers = [(name, value or "") for name, value in attrs if name in ("src", "href")]
+        self.outside += [f"{name}={value}" for name, value in refers if not value.startswith("#")]
         if tag not in VOID:
             self.open.append(tag)
 
@@ -76,3 +78,49 @@ def test_a_page_that_cannot_be_written_leaves_nothing(tmp_path: Path, capsys: py
     assert run(["report", str(CAPTURES / "x86_64-7.3.4-P.tar.xz"), "-o", str(out)]) == 2
     assert "cannot be written" in capsys.readouterr().err
     assert not out.parent.exists()
+
+
+def written(tmp_path: Path, *arguments: str) -> str:
+    out = tmp_path / "page.html"
+    assert run(["report", *arguments, "-o", str(out)]) == 0
+    return out.read_text(encoding="utf-8")
+
+
+def test_folios_that_the_walk_leads_to_come_first_with_the_kernel_s_own_count(tmp_path: Path) -> None:
+    """PFN 0x11a00 of process A: kpagecount said 3 when this kernel was captured; the folio has one PMD and 48 PTEs."""
+    html = written(tmp_path, str(CAPTURES / "x86_64-7.3.4-P.tar.xz"), "--process", "A", "--walk", "0x160000000")
+    section = html[html.index("folios under three accounting models</h2>") :]
+    first = section[section.index("<details open>") :]
+    assert first.startswith("<details open><summary>shmem folio, pfn 0x11a00, order 9, 512 pages, mapped by A, C")
+    capture = Capture(CAPTURES / "x86_64-7.3.4-P.tar.xz")
+    counts = capture.checkpoint(5).pfn_array("count")
+    assert counts is not None
+    count = counts.get(0x11A00)
+    assert f'<th scope="row">kpagecount</th><td>{count}</td>' in first
+    assert re.search(r"<p>24 of \d+ mapped folios", section)
+
+
+def test_a_source_without_folios_says_so(tmp_path: Path) -> None:
+    layout = tmp_path / "layout.toml"
+    layout.write_text(
+        'preset = "x86_64-4level"\n[[memory]]\nstart = "0x0"\nsize = "16M"\n[[spaces]]\nname = "s"\n'
+        '[[spaces.mappings]]\nva = "0x400000"\npa = "0x800000"\nsize = "4K"\n'
+    )
+    assert "no rmap counters: they need a capture with kpageflags" in written(tmp_path, str(layout))
+
+
+def test_a_scenario_s_page_has_a_section_for_each_step_that_maps(tmp_path: Path) -> None:
+    html = written(tmp_path, str(CAPTURES.parent / "scenarios" / "overflow.scn"))
+    text = " ".join(re.sub(r"<[^>]*>", " ", html).split())
+    assert "line 8: fork A D" in text
+    assert "-ENOMEM: E is not created, F is at the soft limit" in text
+    checker = Checker()
+    checker.feed(html)
+    assert (checker.open, checker.outside) == ([], [])
+
+
+def test_options_of_a_machine_are_none_of_a_scenario(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    scenario = CAPTURES.parent / "scenarios" / "v01.scn"
+    assert run(["report", str(scenario), "-o", str(tmp_path / "x.html"), "--process", "A"]) == 2
+    assert "takes no other options" in capsys.readouterr().err
+    assert not (tmp_path / "x.html").exists()

@@ -9,13 +9,36 @@ from ..cli.common import size
 from ..mmu.regime import Regime, Tree
 from ..mmu.spaces import Leaf, Range, ranges
 from ..mmu.walk import Rights
+from ..shell.accounts import Accounts
 
 _USER = Rights.UR | Rights.UW | Rights.UX
 _STRIP_CELLS = 128
-LEGEND = (
-    ("r", "user, readable"), ("w", "user, writable"), ("x", "user, executable"), ("wx", "writable and executable"),
-    ("k", "kernel only"),
+_RIGHTS = (
+    ("k", "kernel only"), ("r", "user, readable"), ("x", "user, executable"), ("w", "user, writable"),
+    ("wx", "writable and executable"),
 )  # fmt: skip
+_SIZES = (("s0", "smallest pages"), ("s1", "one level up (PMD)"), ("s2", "two levels up (PUD)"))
+_KINDS = (
+    ("other", "no folio known"), ("file", "file"), ("shmem", "shmem"), ("anon", "anonymous"), ("ksm", "KSM"),
+    ("huge", "hugetlb"),
+)  # fmt: skip
+_DIMENSIONS = (("rights", _RIGHTS), ("size", _SIZES), ("kind", _KINDS))
+_STRENGTH = {name: nth for _, classes in _DIMENSIONS for nth, (name, _) in enumerate(classes)}
+CONTROLS = (
+    "<fieldset><legend>colour by</legend>"
+    + "".join(
+        f'<label><input type="radio" name="by" id="by-{name}"{" checked" if name == "rights" else ""}> {name}</label> '
+        for name, _ in _DIMENSIONS
+    )
+    + "</fieldset>"
+)
+"""The switch that every strip and table of the page follows; without :has() in the browser rights stay."""
+LEGEND_HTML = "".join(
+    f'<p class="legend by-{name}">'
+    + " ".join(f'<span class="{one}">&#9632;</span> {escape(text)}' for one, text in classes)
+    + "</p>"
+    for name, classes in _DIMENSIONS
+)
 
 
 def colour(rights: Rights) -> str:
@@ -32,7 +55,27 @@ def colour(rights: Rights) -> str:
     return "w" if rights & Rights.UW else "x" if rights & Rights.UX else "r"
 
 
-def draw(regime: Regime, leaves: Sequence[Leaf]) -> Iterator[str]:
+class Palette:
+    """The CSS classes of a leaf: its rights, its size, and the kind of its folio where the source tells."""
+
+    def __init__(self, accounts: Accounts | None) -> None:
+        self.accounts = accounts
+
+    def classes(self, tree: Tree, leaf: Leaf | Range) -> tuple[str, str, str]:
+        """One class for each way of colouring."""
+        depth = min(len(tree.levels) - 1 - tree.levels.index(leaf.level), 2)
+        return colour(leaf.rights), f"s{depth}", self._kind(leaf.pa)
+
+    def _kind(self, pa: int) -> str:
+        folio = None
+        if self.accounts is not None:
+            folio = self.accounts.frames.folio(pa // self.accounts.page_size)
+        if folio is None:
+            return "other"
+        return "huge" if folio.kind.is_hugetlb else folio.kind.value
+
+
+def draw(regime: Regime, leaves: Sequence[Leaf], palette: Palette) -> Iterator[str]:
     """The HTML of a whole space, tree by tree."""
     for tree in regime.trees:
         mine = [leaf for leaf in leaves if leaf.va in tree]
@@ -40,26 +83,26 @@ def draw(regime: Regime, leaves: Sequence[Leaf]) -> Iterator[str]:
         if not mine:
             yield f'<p class="mono dim">{escape(title)}: nothing is mapped</p>'
             continue
-        yield "<details open><summary>" + _head(title, mine, tree.va_start, tree.va_end) + "</summary>"
-        yield from _part(tree, mine, 0)
+        yield "<details open><summary>" + _head(title, tree, palette, mine, tree.va_start, tree.va_end) + "</summary>"
+        yield from _part(tree, palette, mine, 0)
         yield "</details>"
 
 
-def _part(tree: Tree, leaves: Sequence[Leaf], depth: int) -> Iterator[str]:
+def _part(tree: Tree, palette: Palette, leaves: Sequence[Leaf], depth: int) -> Iterator[str]:
     """What one table maps: a part for each entry, or runs of pages where no table is below."""
     level = tree.levels[depth]
     upper = depth + 2 < len(tree.levels)
     if not upper:
-        yield from _runs(ranges(iter(leaves)))
+        yield from _runs(tree, palette, ranges(iter(leaves)))
         return
     for start, inside in _grouped(leaves, level.shift):
         if len(inside) == 1 and inside[0].level == level:
-            yield from _runs(ranges(iter(inside)))
+            yield from _runs(tree, palette, ranges(iter(inside)))
             continue
         end = start + (1 << level.shift)
         title = f"{level.name} {start:#018x} {size(1 << level.shift):>5}"
-        yield "<details><summary>" + _head(title, inside, start, end) + "</summary>"
-        yield from _part(tree, inside, depth + 1)
+        yield "<details><summary>" + _head(title, tree, palette, inside, start, end) + "</summary>"
+        yield from _part(tree, palette, inside, depth + 1)
         yield "</details>"
 
 
@@ -74,7 +117,7 @@ def _grouped(leaves: Sequence[Leaf], shift: int) -> Iterator[tuple[int, list[Lea
         yield group[0].va >> shift << shift, group
 
 
-def _runs(found: Iterator[Range]) -> Iterator[str]:
+def _runs(tree: Tree, palette: Palette, found: Iterator[Range]) -> Iterator[str]:
     yield '<div class="scroll"><table>'
     for r in found:
         cells = (
@@ -82,27 +125,27 @@ def _runs(found: Iterator[Range]) -> Iterator[str]:
             r.rights.text(), r.layout.flags(r.flags),
         )  # fmt: skip
         row = "".join(f"<td>{escape(cell)}</td>" for cell in cells)
-        yield f'<tr><td class="{colour(r.rights)}">&#9632;</td>{row}</tr>'
+        yield f'<tr><td class="{" ".join(palette.classes(tree, r))}">&#9632;</td>{row}</tr>'
     yield "</table></div>"
 
 
-def _head(title: str, leaves: Sequence[Leaf], start: int, end: int) -> str:
+def _head(title: str, tree: Tree, palette: Palette, leaves: Sequence[Leaf], start: int, end: int) -> str:
     mapped = sum(leaf.size for leaf in leaves)
-    return f"{escape(title)} {_strip(leaves, start, end)} {size(mapped)} mapped"
+    return f"{escape(title)} {_strip(tree, palette, leaves, start, end)} {size(mapped)} mapped"
 
 
-def _strip(leaves: Sequence[Leaf], start: int, end: int) -> str:
-    """A strip of the range; a cell has the strongest colour of the pages inside it."""
-    order = [name for name, _ in LEGEND]
-    strength = {"k": 0, "r": 1, "x": 2, "w": 3, "wx": 4}
+def _strip(tree: Tree, palette: Palette, leaves: Sequence[Leaf], start: int, end: int) -> str:
+    """A strip of the range; for each way of colouring a cell has the strongest class of the pages inside it."""
     width = max((end - start) // _STRIP_CELLS, 1)
-    cells: dict[int, str] = {}
+    cells: dict[int, tuple[str, ...]] = {}
     for leaf in leaves:
-        name = colour(leaf.rights)
+        classes = palette.classes(tree, leaf)
         for cell in range((leaf.va - start) // width, (leaf.va + leaf.size - 1 - start) // width + 1):
-            if strength[name] >= strength.get(cells.get(cell, ""), -1):
-                cells[cell] = name
-    boxes = "".join(f'<rect class="{cells[cell]}" x="{cell}" width="1" height="1"/>' for cell in sorted(cells))
-    kinds = ", ".join(name for name in order if name in cells.values())
-    label = f'role="img" aria-label="mapped: {kinds}"'
+            before = cells.get(cell, classes)
+            cells[cell] = tuple(max(pair, key=_STRENGTH.__getitem__) for pair in zip(before, classes, strict=True))
+    boxes = "".join(
+        f'<rect class="{" ".join(cells[cell])}" x="{cell}" width="1" height="1"/>' for cell in sorted(cells)
+    )
+    rights = ", ".join(text for name, text in _RIGHTS if any(name == cell[0] for cell in cells.values()))
+    label = f'role="img" aria-label="mapped: {rights}"'
     return f'<svg class="strip" viewBox="0 0 {_STRIP_CELLS} 1" preserveAspectRatio="none" {label}>{boxes}</svg>'

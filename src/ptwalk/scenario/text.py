@@ -30,8 +30,10 @@ PROCESS_ROWS = (
 )
 """What is printed of a process; kB, but mapmax is a count and MMAP_EXCLUSIVE pages. --json has every field."""
 ALWAYS = ("Rss", "Pss", "Shared", "Private", "mapmax", "MMAP_EXCLUSIVE", "AnonPages", "Mapped", "AnonHugePages")
-_UNITS = {"mapmax": "", "MMAP_EXCLUSIVE": "pages"}
-_SYSTEM_UNITS: dict[str, str] = dict.fromkeys(MEMINFO, "kB")
+PROCESS_UNITS = {row: {"mapmax": "", "MMAP_EXCLUSIVE": "pages"}.get(row, "kB") for row in PROCESS_ROWS}
+"""The unit of each row of a process."""
+SYSTEM_UNITS: dict[str, str] = dict.fromkeys(MEMINFO, "kB")
+"""The unit of the system's rows that have one."""
 _WIDTH, _COLUMN = 28, 20
 
 
@@ -72,7 +74,7 @@ def _step(run: Run, step: StepShown, models: Sequence[str]) -> list[str]:
     if step.snapshot.others:
         lines.append(f"  and {step.snapshot.others} folios of one page, copied or split off, that are not drawn")
     lines += _processes(step.snapshot, models)
-    return [*lines, "  system", *table(step.snapshot.system, models, _SYSTEM_UNITS)]
+    return [*lines, "  system", *table(step.snapshot.system, models, SYSTEM_UNITS)]
 
 
 def _probe_lines(probe: Probe, models: Sequence[str]) -> list[str]:
@@ -108,8 +110,7 @@ def _processes(snapshot: Snapshot, models: Sequence[str]) -> list[str]:
     for name, columns in snapshot.processes.items():
         folded = f", {snapshot.contiguous[name]} contiguous PTEs" if name in snapshot.contiguous else ""
         shown = {model: {row: column[row] for row in PROCESS_ROWS} for model, column in columns.items()}
-        units = {row: _UNITS.get(row, "kB") for row in PROCESS_ROWS}
-        lines += [f"  process {name}{folded}", *table(shown, models, units)]
+        lines += [f"  process {name}{folded}", *table(shown, models, PROCESS_UNITS)]
     return lines
 
 
