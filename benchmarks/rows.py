@@ -133,17 +133,22 @@ def spaces(library: ctypes.CDLL, size: Size) -> Iterator[Ratio]:
     pages, tables = size.space >> 12, (size.space >> 21) + 1
     view, tree = flat_view(stage.memory), stage.regime.trees[0]
     scratch, flat = np.zeros((2, tables), U64), np.zeros((2, pages + 1), U64)
-    rows, starts = np.zeros((pages, 4), U64), np.zeros((stage.ram >> 12) + 1, np.uint32)
+    rows = np.zeros((pages, 4), U64)
     where = pointer(stage.words), ctypes.c_uint64(stage.root), pointer(scratch[0]), pointer(scratch[1])
     frames = ctypes.c_uint64(stage.ram >> 12)
-    sites = np.zeros(pages, U64)
     room = (empty_words(pages + 1), empty_words(pages + 1)), np.empty((4, pages + 1), U64)
+
+    def c_reverse() -> tuple[Any, Any]:  # with a new result each time, as ours
+        starts, sites = np.empty((stage.ram >> 12) + 1, np.uint32), np.empty(pages, U64)
+        library.reverse(*where, pointer(starts), frames, pointer(sites))
+        return starts, sites
+
     runs = {
         "C leaves": lambda: library.leaves(*where, pointer(flat[0]), pointer(flat[1])),
         "leaves": lambda: emit_tree(view, stage.regime, tree, room[0]),
         "C ranges": lambda: library.ranges(*where, pointer(rows)),
         "ranges": lambda: merge_tree(view, stage.regime, tree, room[1]),
-        "C reverse": lambda: library.reverse(*where, pointer(starts), frames, pointer(sites)),
+        "C reverse": c_reverse,
         "reverse": lambda: reverse_map(view, {"": stage.regime}, trees=lambda other: other == tree, ram=stage.ram),
     }
     n = int(runs["C leaves"]())
@@ -152,8 +157,7 @@ def spaces(library: ctypes.CDLL, size: Size) -> Iterator[Ratio]:
     same(entry, flat[1, :n], "entries of leaves")
     merged, count = runs["ranges"](), int(runs["C ranges"]())
     same(merged[:3].T, rows[:count][:, [0, 2, 1]], "ranges")
-    runs["C reverse"]()
-    built = runs["reverse"]()
+    (starts, sites), built = c_reverse(), runs["reverse"]()
     same(built.starts, starts, "starts of the reverse map")
     same(built.mappings, sites[:n], "the reverse map")
     times, at = measure(runs, size.rounds), name_of(size.space)

@@ -259,6 +259,16 @@ def first_lane(typingctx: Any, mask: Any) -> Any:
     return types.uint64(types.uint64), codegen
 
 
+@intrinsic
+def lanes_in(typingctx: Any, mask: Any) -> Any:
+    """How many bits are set in a mask."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.ctpop(args[0])
+
+    return types.uint64(types.uint64), codegen
+
+
 @intrinsic(prefer_literal=True)
 def scratch(typingctx: Any, rows: Any, words: Any) -> Any:
     """The host address of memory for `rows` times `words` words, both constants, until the function returns."""
@@ -268,6 +278,7 @@ def scratch(typingctx: Any, rows: Any, words: Any) -> Any:
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         block = cgutils.alloca_once(builder, kind)  # type: ignore[no-untyped-call]
+        block.align = 8 * COUNT  # lanes that lie across lines come back late
         return builder.ptrtoint(block, _WORD)
 
     return types.uint64(rows, words), codegen

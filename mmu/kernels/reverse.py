@@ -1,12 +1,12 @@
 """The reverse map: from a frame of physical memory to every (space, virtual address) that maps it.
 
 All leaves of all spaces are sorted by frame in two passes that a cache can follow (radix partition): first into buckets
-of `BUCKET_FRAMES` frames, then frame by frame inside each bucket. The result is in CSR form. Order within a frame is
+of frames, then frame by frame inside each bucket (see `partition`). The result is in CSR form. Order within a frame is
 that of the spaces, and ascending within a space. Blocks are kept by their own size, not cut into pages, and leaves that
 point beyond RAM are kept in a sorted list.
 
-Memory needed beside the result: 12 bytes a leaf for the partition; with `folder` both the partition and the result live
-in files there, and what stays in memory is some kilobytes a bucket.
+The partition needs no memory beside the result but that for the largest bucket; with `folder` the result lives in files
+there.
 """
 
 from __future__ import annotations
@@ -29,21 +29,17 @@ from ..machine import Machine
 from ..memory import PhysicalMemory
 from ..regime import Regime, Tree
 from ..spaces import MAX_TABLES
-from .access import load
-from .host import peek
-from .jit import helper, kernel
-from .outline import Items, TreePlan, fetch, host_run, outline_of, plan_of
+from .batch import LINE, empty_words
+from .outline import Items, TreePlan, outline_of, plan_of
+from .partition import SPACE_SHIFT, VA_BITS, VPN_SHIFT, drain, histogram, local_fill, partition
 from .views import MemoryView, memory_view
 
 U64 = np.uint64
 Words = NDArray[np.uint64]
-BUCKET_SHIFT = 14  # counters of one bucket: 64 KiB
+BUCKET_SHIFT = 12  # counters of one bucket: 32 KiB
 MOST_BUCKETS = 1 << 11
 MOST_FRAMES = 1 << 28  # frames kept in CSR form (1 TiB of 4 KiB); leaves beyond go to the sorted list
-VPN_SHIFT, VA_BITS = 12, 57  # a mapping packs (va >> 12) of 57 bits with the number of its space
-SPACE_SHIFT = VA_BITS - VPN_SHIFT
 MOST_SPACES = 1 << 64 - SPACE_SHIFT
-_0, _1, _3 = U64(0), U64(1), U64(3)
 
 
 class Site(NamedTuple):
@@ -64,97 +60,6 @@ class _Leaf(NamedTuple):
     high_shift: U64
     shift: U64
     last: U64
-
-
-@helper
-def _pack(va: Any, space: Any) -> Any:
-    return va << U64(64 - VA_BITS) >> U64(64 - VA_BITS + VPN_SHIFT) | space << U64(SPACE_SHIFT)
-
-
-@kernel
-def histogram(view: Any, items: Any, leaf: Any, frames: Any, bucket_shift: Any, counts: Any) -> Any:
-    """Count the leaves of last-level tables by bucket; (leaves inside RAM's frames, leaves beyond)."""
-    inside, wild = 0, 0
-    for k in range(items.va.size):
-        if items.depth[k] != leaf.last:
-            continue
-        host = host_run(view, items.pa[k], items.entry[k])
-        if k + 1 < items.va.size and items.depth[k + 1] == leaf.last:
-            fetch(view, items.pa[k + 1], items.entry[k + 1])
-        for i in range(items.entry[k]):
-            ok, e = True, _0
-            if host != _0:
-                e = peek(host + (U64(i) << _3))
-            else:
-                ok, e = load(view, _0, items.pa[k] + (U64(i) << _3))
-            if ok and e & leaf.mask == leaf.value:
-                frame = (e & leaf.address | (e & leaf.high) << leaf.high_shift) >> leaf.shift
-                if frame < frames:
-                    counts[frame >> bucket_shift] += 1
-                    inside += 1
-                else:
-                    wild += 1
-    return inside, wild
-
-
-@kernel
-def partition(
-    view: Any, items: Any, leaf: Any, frames: Any, bucket_shift: Any, space: Any, cursors: Any, keys: Any, found: Any,
-    wild_frames: Any, wild_found: Any, wild_at: Any,
-) -> Any:  # fmt: skip
-    """Write each leaf's frame and mapping into its bucket, or into the list of wild ones; where that list now ends."""
-    for k in range(items.va.size):
-        if items.depth[k] != leaf.last:
-            continue
-        host = host_run(view, items.pa[k], items.entry[k])
-        if k + 1 < items.va.size and items.depth[k + 1] == leaf.last:
-            fetch(view, items.pa[k + 1], items.entry[k + 1])
-        va = items.va[k]
-        for i in range(items.entry[k]):
-            ok, e = True, _0
-            if host != _0:
-                e = peek(host + (U64(i) << _3))
-            else:
-                ok, e = load(view, _0, items.pa[k] + (U64(i) << _3))
-            if ok and e & leaf.mask == leaf.value:
-                frame = (e & leaf.address | (e & leaf.high) << leaf.high_shift) >> leaf.shift
-                mapping = _pack(va + (U64(i) << leaf.shift), space)
-                if frame < frames:
-                    bucket = frame >> bucket_shift
-                    at = cursors[bucket]
-                    cursors[bucket] = at + 1
-                    keys[at] = frame
-                    found[at] = mapping
-                else:
-                    wild_frames[wild_at], wild_found[wild_at] = frame, mapping
-                    wild_at += 1
-    return wild_at
-
-
-@kernel
-def local_fill(
-    first: Any, end: Any, bucket_shift: Any, frames: Any, edges: Any, keys: Any, found: Any, starts: Any, out: Any
-) -> None:
-    """Order buckets `first` to `end` by frame: `starts` of their frames, and their mappings in `out`."""
-    width = 1 << int(bucket_shift)
-    cursor = np.zeros(width, np.int64)
-    for bucket in range(first, end):
-        base = bucket << int(bucket_shift)
-        size = min(width, int(frames) - base)
-        begin, stop = edges[bucket], edges[bucket + 1]
-        cursor[:] = 0
-        for k in range(begin, stop):
-            cursor[U64(keys[k]) - U64(base)] += 1
-        at = begin
-        for f in range(size):
-            starts[base + f] = at
-            count = cursor[f]
-            cursor[f] = at
-            at += count
-        for k in range(begin, stop):
-            slot = U64(keys[k]) - U64(base)
-            out[cursor[slot]] = found[k]
-            cursor[slot] += 1
 
 
 @dataclass
@@ -244,7 +149,7 @@ def reverse_map(
 def _maker(files: Path | None) -> Callable[[str, int, Any], Any]:
     """What makes the large arrays: memory, or files in a temporary folder."""
     if files is None:
-        return lambda name, size, kind: np.empty(size, kind)
+        return lambda name, size, kind: empty_words(size) if kind is np.uint64 else np.empty(size, kind)
     return lambda name, size, kind: np.memmap(files / name, kind, "w+", shape=(max(1, size),))[:size]
 
 
@@ -268,37 +173,43 @@ class _Build:
         frames = min(self.ram >> self.shift, MOST_FRAMES)
         bucket_shift = max(BUCKET_SHIFT, (max(1, frames) - 1).bit_length() - (MOST_BUCKETS.bit_length() - 1))
         shape = U64(frames), U64(bucket_shift)
-        counts = np.zeros((frames >> bucket_shift) + 1, np.int64)
+        rows = np.zeros((LINE, (frames >> bucket_shift) + 2), np.int64)
         inside = wild = 0
         for part in self.parts:
-            more = histogram(self.view, part.items, self.leaf(part), *shape, counts)
+            more = histogram(self.view, part.items, self.leaf(part), *shape, rows)
             inside, wild = inside + int(more[0]), wild + int(more[1])
-        edges = np.concatenate([[0], np.cumsum(counts)])
-        keys, found = self.make("keys", inside, np.uint32), self.make("found", inside, np.uint64)
+        counts = rows.sum(0)
+        counts[-1] = 0
+        edges = np.cumsum(counts) - counts
+        records, lines = self.make("mappings", inside, np.uint64), empty_words(len(counts) * LINE)
         wild_frames, wild_found = np.empty(wild, np.uint64), np.empty(wild, np.uint64)
-        cursors, wild_at = edges[:-1].copy(), 0
-        for part in self.parts:
+        cursors, wild_at = edges.copy(), 0
+        cuts = np.empty((len(self.parts) + 1, len(counts)), np.int64)
+        for number, part in enumerate(self.parts):
+            cuts[number] = cursors
             wild_at = partition(
-                self.view, part.items, self.leaf(part), *shape, U64(part.space), cursors, keys, found,
+                self.view, part.items, self.leaf(part), *shape, U64(part.space), edges, cursors, lines, records,
                 wild_frames, wild_found, wild_at,
             )  # fmt: skip
+        cuts[-1] = cursors
+        drain(edges, cursors, lines, records)
         starts = self.make("starts", frames + 1, np.uint32 if inside < 1 << 32 else np.uint64)
-        mappings = self.make("mappings", inside, np.uint64)
-        self._fill(bucket_shift, frames, edges, keys, found, starts, mappings)
+        names = np.array([part.space for part in self.parts], np.uint64)
+        self._fill(bucket_shift, frames, cuts, names, records, starts)
         starts[frames] = inside
         order = np.argsort(wild_frames, kind="stable")
-        return starts, mappings, (wild_frames[order], wild_found[order])
+        return starts, records, (wild_frames[order], wild_found[order])
 
-    def _fill(self, bucket_shift: int, frames: int, edges: Any, *arrays: Any) -> None:
-        buckets = -(-frames >> bucket_shift)
-        cuts = [buckets * i // self.threads for i in range(self.threads + 1)]
+    def _fill(self, bucket_shift: int, frames: int, cuts: Any, *arrays: Any) -> None:
+        buckets, largest = -(-frames >> bucket_shift), int((cuts[-1] - cuts[0]).max())
+        shares = [buckets * i // self.threads for i in range(self.threads + 1)]
         with ThreadPoolExecutor(self.threads) as pool:
-            shares = [
-                pool.submit(local_fill, first, end, bucket_shift, frames, edges, *arrays)
-                for first, end in itertools.pairwise(cuts)
+            runs = [
+                pool.submit(local_fill, first, end, bucket_shift, frames, empty_words(largest), cuts, *arrays)
+                for first, end in itertools.pairwise(shares)
             ]
-            for share in shares:
-                share.result()
+            for run in runs:
+                run.result()
 
 
 def _blocks(parts: Sequence[_Part]) -> dict[int, tuple[Words, Words]]:

@@ -24,7 +24,7 @@ _NOWHERE = U64(1)  # no address that a page begins at
 
 
 @helper
-def _word(view: Any, host: Any, pa: Any, i: Any) -> Any:
+def word(view: Any, host: Any, pa: Any, i: Any) -> Any:
     """(ok, entry) number `i` of a table, which lies at `host` where that is not 0."""
     ok, e = True, _0
     if host != _0:
@@ -35,7 +35,8 @@ def _word(view: Any, host: Any, pa: Any, i: Any) -> Any:
 
 
 @helper
-def _prefetch_next(view: Any, items: Any, k: Any, last: Any) -> None:
+def prefetch_next(view: Any, items: Any, k: Any, last: Any) -> None:
+    """Ask the host's cache for the table after item `k`."""
     if k + 1 < items.va.size and items.depth[k + 1] == last:
         fetch(view, items.pa[k + 1], items.entry[k + 1])
 
@@ -76,7 +77,7 @@ def emit(
             poke(stage + _STAGE + (staged << _3), size)
             staged, size = staged + _1, _0
         host = host_run(view, pa, size)
-        _prefetch_next(view, items, k, last)
+        prefetch_next(view, items, k, last)
         for i in range(_0, size, _8):
             at, end, leaf = stage + (staged << _3), min(i + _8, size), _0
             if host != _0 and end - i == _8:
@@ -88,7 +89,7 @@ def emit(
                     staged += _8
             if leaf != _EVERY:
                 for j in range(i, end):
-                    ok, one = _word(view, host, pa, j)
+                    ok, one = word(view, host, pa, j)
                     at = stage + (staged << _3)
                     poke(at, va + (j << shift))
                     poke(at + _STAGE, one)
@@ -202,7 +203,7 @@ def merge(view: Any, items: Any, arrays: Any, flags: Any, out: Any, counts: Any)
         )  # fmt: skip
         count = items.entry[k] if depth == last else _1
         host = host_run(view, pa, count)
-        _prefetch_next(view, items, k, last)
+        prefetch_next(view, items, k, last)
         for i in range(_0, count, _8):
             va, end, wide = items.va[k] + (i << kind.shift), min(i + _8, count), False
             if host != _0 and i != _0 and end - i == _8:
@@ -218,7 +219,7 @@ def merge(view: Any, items: Any, arrays: Any, flags: Any, out: Any, counts: Any)
                     next_va, next_pa, now = va + (kind.size << _3), _output(kind, one) + kind.size, one & kind.flags
             if not wide:
                 for j in range(i, end):
-                    ok, one = _word(view, host, pa, j)
+                    ok, one = word(view, host, pa, j)
                     if ok and one & kind.mask == kind.value:
                         found = _output(kind, one)
                         if va == next_va and found == next_pa and one & kind.flags == now:
