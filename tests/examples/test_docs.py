@@ -1,4 +1,4 @@
-"""Every `console` block of the tutorial, the how-to pages and the README is run, and what it shows is compared.
+"""Every `console` block of the tutorial and the how-to pages is run, and what it shows is compared.
 
 The blocks of a page run in order in one empty folder that holds nothing but `examples/`. After `$ command` stands what
 it prints; a line `...` stands for any lines left out, `...` inside a line for a part of it. A command with nothing
@@ -21,7 +21,13 @@ import pytest
 from ptwalk.cli import run
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", ROOT / "docs" / "tutorial.md", *sorted((ROOT / "docs" / "howto").glob("*.md"))]
+DOCS = ROOT / "docs"
+PAGES = [
+    ROOT / "README.md",
+    DOCS / "tutorial.md",
+    DOCS / "scenarios.md",
+    *sorted((DOCS / "howto").glob("*.md")),
+]
 _FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
@@ -114,9 +120,7 @@ def test_the_first_screen_of_the_readme(capsys: pytest.CaptureFixture[str], monk
             assert printed == fences(ROOT / "README.md", "text")[0]
 
 
-@pytest.mark.parametrize(
-    "page", [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))], ids=lambda page: page.stem
-)
+@pytest.mark.parametrize("page", [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))], ids=lambda page: page.stem)
 def test_the_python_of_a_page(page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every `python` block runs, those of one page in one namespace; files that a block names are left to its page."""
     monkeypatch.chdir(ROOT)
