@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from ptwalk.loaders.presets import PRESETS
+from ptwalk.mmu.conform import ConformReport
 
 pytest_plugins = ["pytester"]
 
@@ -191,10 +192,22 @@ def test_a_file_that_cannot_be_used_is_told_in_a_sentence(pytester: pytest.Pytes
     result.stdout.no_fnmatch_line("*raise InputError*")
 
 
-def test_an_engine_that_does_not_take_a_file_is_skipped_by_name(pytester: pytest.Pytester) -> None:
-    result = run(pytester, "-rs", DATA / "arm64" / "the.npz")
+def test_an_engine_that_does_not_take_a_file_is_skipped_by_name(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path, engines: tuple[str, ...]) -> ConformReport:
+        report = ConformReport(str(path), "arm64", 3, "arm")
+        if engines == ("kernel",):
+            report.refused["kernel"] = "3 of 3 cases are the reference walker's (FEAT_NEW 3)"
+        else:
+            report.compare("reference", 0, "o_pa", 1, 1)
+        return report
+
+    monkeypatch.setattr("ptwalk.conform.conform", refuse)
+    (pytester.path / "new.npz").touch()
+    result = run(pytester, "-rs", "new.npz")
     result.assert_outcomes(passed=1, skipped=1)
-    result.stdout.fnmatch_lines(["SKIPPED*the kernel does not take this file: 400 of 400 cases*"])
+    result.stdout.fnmatch_lines(["SKIPPED*the kernel does not take this file: 3 of 3 cases*FEAT_NEW 3*"])
 
 
 def test_a_suite_that_uses_none_of_it_imports_none_of_it(pytester: pytest.Pytester) -> None:
