@@ -14,7 +14,7 @@ from ..kernels.views import words_view
 from . import attributes, entries, kernels, rows
 from .attributes import MemAttrs
 from .cases import COLUMNS, CaseFile
-from .kernels import SLOT
+from .kernel_terms import SLOT, SLOTS
 
 _OFF = {
     rows.OFF_DEFAULT: attributes.DEFAULT_CACHEABLE,
@@ -35,7 +35,7 @@ class KernelRun(NamedTuple):
 
 @functools.lru_cache(maxsize=1 << 16)
 def attributes_of(recipe: int) -> MemAttrs:
-    """The memory attributes for the ingredients that the kernel collects (kernels._stage1_recipe, _stage2_recipe)."""
+    """The memory attributes for the ingredients that the kernels collect (`_stage1_recipe`, `stage2_recipe`)."""
     off = recipe >> 10 & 7
     if off:
         first = _OFF[off]
@@ -74,7 +74,7 @@ def run(file: CaseFile) -> KernelRun:
         taken[i] = not reasons[i]
     values = file.arrays["mem_val"].astype(np.uint64)
     view = words_view(file.arrays["mem_off"], file.arrays["mem_pa"], values)
-    out = np.zeros((n, len(kernels.SLOTS)), np.uint64)
+    out = np.zeros((n, len(SLOTS)), np.uint64)
     vas = file.arrays["va"].astype(np.uint64)
     kernels.translate_cases(view, table, vas, taken, True, out)
     return KernelRun(_columns(table, out), taken, reasons, _in_file_order(file, view.values))
