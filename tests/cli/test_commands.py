@@ -87,6 +87,8 @@ def test_decode_shows_every_bit(capsys: pytest.CaptureFixture[str]) -> None:
         (["decode", "PTE", "0x1_0000_0000_0000_0000"], "VALUE: does not fit 64 bits"),
         (["frobnicate"], "frobnicate"),
         (["walk", X86], "VA"),
+        (["rmap", "run"], "SCENARIO requires an argument. (see ptwalk rmap run --help)"),
+        (["wlak"], 'Did you mean "walk"?'),
     ],
 )
 def test_bad_requests_end_in_one_sentence(

@@ -60,7 +60,7 @@ def run(arguments: Sequence[str]) -> int:
     except PtwalkError as error:
         return _refuse(str(error))
     except CycloptsError as error:
-        return _refuse(f"{error} (see ptwalk --help)")
+        return _refuse(f"{error} (see {' '.join(('ptwalk', *(error.command_chain or ())))} --help)")
     except KeyboardInterrupt:
         print("ptwalk: interrupted", file=sys.stderr)
         return INTERRUPTED
