@@ -94,7 +94,7 @@ static inline void walk(const struct plan *p, u64 va, u64 table, u64 acc, u64 *p
 	}
 }
 
-void walk_scalar(const struct plan *p, const u64 *va, u64 n, u64 *pa, u64 *info)
+void walk_scalar(const struct plan *restrict p, const u64 *restrict va, u64 n, u64 *restrict pa, u64 *restrict info)
 {
 	for (u64 k = 0; k < n; k++) {
 		u64 acc, table;
@@ -107,7 +107,7 @@ void walk_scalar(const struct plan *p, const u64 *va, u64 n, u64 *pa, u64 *info)
 	}
 }
 
-void walk_pipelined(const struct plan *p, const u64 *va, u64 n, u64 *pa, u64 *info)
+void walk_pipelined(const struct plan *restrict p, const u64 *restrict va, u64 n, u64 *restrict pa, u64 *restrict info)
 {
 	u64 tables[DISTANCE], accs[DISTANCE];
 
@@ -131,7 +131,7 @@ void walk_pipelined(const struct plan *p, const u64 *va, u64 n, u64 *pa, u64 *in
 	}
 }
 
-void walk_cached(const struct plan *p, const u64 *va, u64 n, u64 *pa, u64 *info)
+void walk_cached(const struct plan *restrict p, const u64 *restrict va, u64 n, u64 *restrict pa, u64 *restrict info)
 {
 	static __thread u64 keys[SLOTS], tables[SLOTS], accs[SLOTS];
 
@@ -154,7 +154,7 @@ void walk_cached(const struct plan *p, const u64 *va, u64 n, u64 *pa, u64 *info)
 	}
 }
 
-void walk_ordered(const struct plan *p, const u64 *va, u64 n, u64 *pa, u64 *info)
+void walk_ordered(const struct plan *restrict p, const u64 *restrict va, u64 n, u64 *restrict pa, u64 *restrict info)
 {
 	u64 last = ~0ull, table = 0, acc = 0;
 
@@ -279,6 +279,8 @@ u64 fork_small(u64 *src, u64 *dst, u64 n, u64 first_pfn, u64 frames, struct reco
 		u64 e = src[k], frame = ((e & ADDR) >> 12) - first_pfn;
 		struct record *r = &records[frame];
 
+		if (k + DISTANCE < n)
+			__builtin_prefetch(&records[((src[k + DISTANCE] & ADDR) >> 12) - first_pfn]);
 		if (!e) {
 			dst[k] = 0;
 			continue;

@@ -6,10 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from ptwalk.mmu.kernels.host import peek32, poke32
+from ptwalk.mmu.kernels.host import peek32, poke32, prefetch_host
 from ptwalk.mmu.kernels.jit import kernel
 
 U64 = np.uint64
+AHEAD = 16
 TAIL, ANON, KNOWN, ORDER = U64(1 << 31), U64(1 << 8), U64(1 << 10), U64(0xFF)
 _0, _1, _2, _4, _6, _8 = U64(0), U64(1), U64(2), U64(4), U64(6), U64(8)
 
@@ -24,6 +25,8 @@ def map_by_hand(
     first = np.zeros(2, np.int64)
     while k < ptes.size:
         frame = pfns[k] - base
+        if k + AHEAD < ptes.size:
+            prefetch_host(records + ((pfns[k + AHEAD] - base) << _6))
         if frame >= frames or ptes[k] != _0:
             break
         at = records + (frame << _6)

@@ -11,95 +11,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from ...arch.arm64.descriptors import HIGH_ADDRESS
 from ...arch.errors import BusError
-from ...arch.layout import ADDRESS, Layout
 from ..memory import WordMemory
 from ..regime import Regime, Tree
-from ..walk import Access, Fault, Level, Outcome, Translation, outcome
+from ..walk import Access, Fault, Outcome, Translation, outcome
 from .batch import pack_info
 from .format import LUT_ROW, Format, Plan
 from .host import host_address
+from .shapes import ALL, Shape, shape_of
 
 U64 = np.uint64
-ALL = (1 << 64) - 1
 UNBACKED = ALL & ~0xFFFF  # a root that no memory holds: every walk from it is left to the full rules
 MAX_DEPTH = 8
-
-
-class Shape(NamedTuple):
-    """How a format's entries are built: the `Format`, and entries that grant everything and need no update."""
-
-    format: Format
-    table: int
-    page: int
-    block: int
-
-    def address(self, e: int) -> int:
-        f = self.format
-        return e & int(f.address) | (e & int(f.high)) << int(f.high_shift)
-
-    def leaf(self, base: int, rights: int) -> int:
-        """The leaf `base` with the flipped rights bits of the index `rights` set."""
-        f = self.format
-        return base ^ (rights & 3) << int(f.low_shift) ^ (rights >> 2 & int(f.up_mask)) << int(f.up_shift)
-
-
-def _addresses(layout: Layout) -> tuple[int, int, int]:
-    """(bits in place, bits elsewhere, how far up those belong) of a layout's address."""
-    in_place, high, shift = 0, 0, 0
-    for part in layout.values():
-        if part.role == ADDRESS:
-            if part.name in HIGH_ADDRESS:
-                high, shift = part.mask, HIGH_ADDRESS[part.name] - part.shift
-            else:
-                in_place |= part.mask
-    return in_place, high, shift
-
-
-def _shape(regime: Regime, levels: Sequence[Level]) -> Shape:
-    page = regime.classify(levels[-1], 3).layout
-    table = regime.classify(levels[0], 3).layout
-    in_place, high, high_shift = _addresses(page)
-    common = {
-        "page_shift": levels[-1].shift,
-        "stride": levels[-1].index_bits,
-        "top_shift": levels[0].shift,
-        "address": in_place,
-        "high": high,
-        "high_shift": high_shift,
-    }
-    if regime.arch == "x86_64":
-        flip = page.mask("RW", "US", "A")
-        parts = {
-            "half_bit": 63, "leaf_flip": flip | page.mask("D"), "table_flip": flip, "low_shift": page["RW"].shift,
-            "up_shift": page["XD"].shift, "up_mask": 1, "table_low_shift": page["RW"].shift,
-            "table_up_shift": page["XD"].shift, "fold": ALL, "split": 0,
-            "inside": 0, "contiguous": 0, "modifier_mask": 0,
-            "modifier_shift": 0, "modified_shift": 0,
-        }  # fmt: skip
-        entry = page.mask("P") | flip
-        large = regime.classify(levels[-2], entry | page.mask("PAT")).layout  # PS is where a PTE has PAT
-        return Shape(_format(common | parts), entry, entry | page.mask("D"), entry | large.mask("PS", "D"))
-    parts = {
-        "half_bit": 55, "leaf_flip": 1 << page["AP"].shift | page.mask("AF"), "table_flip": 0,
-        "low_shift": page["AP"].shift, "up_shift": page["PXN"].shift, "up_mask": 3,
-        "table_low_shift": table["APTable"].shift, "table_up_shift": table["PXNTable"].shift, "fold": 0, "split": 1,
-        "inside": 0,
-        "contiguous": page.mask("Contiguous"), "modifier_mask": 1, "modifier_shift": page["DBM"].shift,
-        "modified_shift": page["AP"].shift + 1,
-    }  # fmt: skip
-    valid, kind = page.mask("valid"), table.mask("table")
-    leaf = valid | 1 << page["AP"].shift | page.mask("AF")
-    return Shape(_format(common | parts), valid | kind, leaf | kind, leaf)
-
-
-def _format(values: dict[str, int]) -> Format:
-    return Format(**{name: U64(value) for name, value in values.items()})
 
 
 @dataclass
@@ -372,7 +299,7 @@ def plan_for(regime: Regime, access: Access, faults: Sequence[str], *, update: b
     shape: Shape | None = None
     for tree in trees:
         try:
-            candidate = _shape(regime, tree.levels)
+            candidate = shape_of(regime, tree.levels)
             pupil = _Pupil(regime, tree, shape or candidate, access, faults)
             lesson = pupil.learn()
             if shape is not None and (candidate, lesson) != (shape, learned):
