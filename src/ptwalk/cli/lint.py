@@ -8,8 +8,10 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from .. import queries
+from ..arch.errors import InputError
+from ..loaders.listing import load_listing
 from ..mmu.spaces import leaves
-from . import common
+from . import common, listed
 from .source import DEFAULT, Source, choose, open_machine
 
 
@@ -31,6 +33,9 @@ def lint(
         root: Physical address of the root table instead.
         json: One JSON object instead of text (docs/json.md).
     """
+    listing = listed.opened(file, source, process=process, root=root)
+    if listing is not None:
+        return listed.lint(listing, json)
     machine = open_machine(file, source, root)
     regime, label = choose(machine, process, root)
     findings = queries.lint(machine.memory, regime)
@@ -66,6 +71,11 @@ def diff(
         other_checkpoint: The checkpoint of the other side.
         json: One JSON object instead of text (docs/json.md).
     """
+    listings = [load_listing(path) for path in (file, other)]
+    if listings[0] is not None and listings[1] is not None:
+        return listed.diff(listings[0], listings[1], json)
+    if any(listings):
+        raise InputError("a listing is compared with a listing only", file=file if listings[0] else other)
     sides = []
     for path, name, number in ((file, process, checkpoint), (other, other_process or process, other_checkpoint)):
         machine = open_machine(path, Source(checkpoint=number))

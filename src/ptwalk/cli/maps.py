@@ -14,7 +14,7 @@ from ..formats import LINES, write_parquet
 from ..mmu.machine import Machine
 from ..mmu.regime import Regime, Tree
 from ..mmu.spaces import Broken, Range, leaves, ranges
-from . import common
+from . import common, listed
 from .source import DEFAULT, Source, choose, open_machine
 
 
@@ -38,7 +38,7 @@ def maps(
     """List a whole address space in the manner of ptdump: neighbours of equal size, rights and flags are one line.
 
     Args:
-        file: A capture, ELF core, raw image or layout description.
+        file: A capture, ELF core, raw image, layout description, ptdump text or /proc/PID folder.
         process: Whose address space (see `ptwalk info`).
         root: Physical address of the root table instead.
         physical: Merge only where the physical addresses go on as well.
@@ -51,6 +51,12 @@ def maps(
         json: The same as --format json (docs/json.md).
         jsonl: The same as --format jsonl.
     """
+    other = None if format in ("ptdump", "json") else format
+    listing = listed.opened(
+        file, source, process=process, root=root, physical=physical, format=other, parquet=parquet, jsonl=jsonl
+    )
+    if listing is not None:
+        return listed.maps(listing, rights, size, pa, va, json or format == "json")
     machine = open_machine(file, source, root)
     regime, label = choose(machine, process, root)
     broken: list[Broken] = []

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from . import common
+from . import common, listed
 from .source import DEFAULT, Source, open_machine
 
 
@@ -26,6 +26,9 @@ def ptov(
         pa: The physical address, in hexadecimal.
         json: One JSON object instead of text (docs/json.md).
     """
+    listing = listed.opened(file, source)
+    if listing is not None:
+        return listed.ptov(listing, common.address(pa, "PA"), json)
     from ..mmu.kernels.reverse import ptov as find
 
     machine = open_machine(file, source)

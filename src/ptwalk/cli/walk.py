@@ -12,7 +12,7 @@ from ..mmu.machine import Machine
 from ..mmu.regime import EntryType, Regime
 from ..mmu.walk import Access, AccessKind, Fault, Outcome, Step, Translation, finish
 from ..render import outcome_lines, step_line
-from . import common
+from . import common, listed
 from .source import DEFAULT, Source, choose, open_machine
 
 
@@ -39,9 +39,12 @@ def walk(
         mode: Who makes the access (default: user below the middle of the address space, kernel above).
         json: One JSON object instead of text (docs/json.md).
     """
+    number = common.address(va, "VA")
+    listing = listed.opened(file, source, process=process, root=root, mode=mode)
+    if listing is not None:
+        return listed.walk(listing, number, json)
     machine = open_machine(file, source, root)
     regime, label = choose(machine, process, root)
-    number = common.address(va, "VA")
     user = number >> 63 == 0 if mode is None else mode == "user"
     request = Access(AccessKind(access), user)
     steps, end = finish(regime.walk(machine.memory, number, request))
