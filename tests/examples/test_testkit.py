@@ -27,7 +27,7 @@ def suite(pytester: pytest.Pytester) -> Path:
 
 
 def run(pytester: pytest.Pytester, *arguments: str | Path) -> pytest.RunResult:
-    return pytester.runpytest_inprocess("-p", "no:cacheprovider", "-q", *arguments)
+    return pytester.runpytest_subprocess("-p", "no:cacheprovider", "-q", *arguments)
 
 
 def test_writable_kernel_code_is_found_through_the_direct_map(pytester: pytest.Pytester, suite: Path) -> None:
