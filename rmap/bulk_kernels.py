@@ -177,15 +177,16 @@ def map_range(
     frames, k, size = U64(pages.size), 0, ptes.size
     small, precise, whole_folio = np.zeros(2, np.int64), np.zeros(2, np.int64), np.zeros(2, np.int64)
     while k < size:
-        frame = pfns[k] - base
+        here = U64(k)  # an index without a sign needs no check for one
+        frame = pfns[here] - base
         if k + AHEAD < size:
-            prefetch_host(record(records, pfns[k + AHEAD] - base))
-        if frame >= frames or ptes[k] != _0:
+            prefetch_host(record(records, pfns[here + U64(AHEAD)] - base))
+        if frame >= frames or ptes[here] != _0:
             break
         at, head = record(records, frame), frame
         meta = peek32(at)
         if meta & PLAIN == KNOWN and peek32(at + MAPCOUNT) + _2 <= limit:
-            ptes[k] = pfns[k] << shift & mask | prot
+            ptes[here] = pfns[here] << shift & mask | prot
             if bump(at, MAPCOUNT, _1) == _1:
                 small[0 if meta & ANON else 1] += 1
             bump(at, REFS, _1)
