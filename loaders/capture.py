@@ -42,7 +42,7 @@ class Root:
 
 @dataclass(frozen=True, slots=True)
 class PagemapRange:
-    """One area of a pagemap file: virtual addresses `start` to `end` (half-open) have entries from index `first`."""
+    """The captured part of an area: addresses `start` to `end` (half-open) have `count` entries from index `first`."""
 
     start: int
     end: int
@@ -52,10 +52,18 @@ class PagemapRange:
 
 @dataclass(frozen=True, slots=True)
 class Pagemap:
-    """The /proc/PID/pagemap entries (64 bits each) of a process, by area."""
+    """The /proc/PID/pagemap entries (64 bits each) of a process, by area.
+
+    `missing` are the addresses (start, end) of areas behind their last captured entry: a capture may stop early.
+    """
 
     ranges: tuple[PagemapRange, ...]
     entries: memoryview
+    missing: tuple[tuple[int, int], ...] = ()
+
+    def is_missing(self, va: int) -> bool:
+        """Whether an address lies in the part of an area that was not captured."""
+        return any(start <= va < end for start, end in self.missing)
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,23 +207,27 @@ class Checkpoint:
             raise InputError(error.problem, file=self.where("ptpages.idx"), field=error.field, value=start) from error
 
     def pagemap(self, tag: str) -> Pagemap:
-        """A process's pagemap; InputError where areas overlap or do not fit the entries."""
+        """A process's pagemap; InputError where areas overlap or have more entries than pages or file."""
         entries = self.words(f"{tag}.pagemap.bin")
         name, shift = f"{tag}.pagemap.json", self.capture.page_shift
         ranges: list[PagemapRange] = []
+        missing: list[tuple[int, int]] = []
+        last = 0
         for node in self.json(name).items():
             fields = node.items()
             if len(fields) != 4:
                 raise node.error("not [start, end, first entry, number of entries]")
-            area = PagemapRange(fields[0].hex(), fields[1].hex(), fields[2].integer(), fields[3].integer())
-            if area.start > area.end or (area.start | area.end) % (1 << shift) or area.end >> 64:
+            start, end, first, count = fields[0].hex(), fields[1].hex(), fields[2].integer(), fields[3].integer()
+            if start > end or (start | end) % (1 << shift) or end >> 64:
                 raise node.error("not an area of whole pages")
-            if ranges and area.start < ranges[-1].end:
+            if start < last:
                 raise node.error("overlaps the area before it")
-            if area.count != (area.end - area.start) >> shift or area.first + area.count > len(entries):
+            if count > (end - start) >> shift or first + count > len(entries):
                 raise node.error("the entries do not fit the area or the file")
-            ranges.append(area)
-        return Pagemap(tuple(ranges), entries)
+            last, captured = end, start + (count << shift)
+            ranges.append(PagemapRange(start, captured, first, count))
+            missing += [(captured, end)] if captured < end else []
+        return Pagemap(tuple(ranges), entries, tuple(missing))
 
     def pfn_array(self, kind: str) -> PfnArray | None:
         """`kpagecount`, `kpageflags` or `kpagecgroup` (kind: count, flags, cgroup); None where it was not captured."""

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
+from .arch.errors import InputError
 from .mmu.memory import Memory
-from .mmu.regime import Regime
-from .mmu.spaces import Broken, Leaf, leaves
+from .mmu.regime import EntryType, Regime
+from .mmu.spaces import MAX_TABLES, Broken, Leaf, SpaceLimitError, leaves, read_entries
 from .mmu.walk import Access, AccessKind, Rights, Translation, outcome
 
 NO_RIGHTS = Rights(0)
@@ -205,3 +206,41 @@ def _aliases(found: list[Leaf], memory: Memory, regime: Regime) -> Iterator[Find
         if len(kinds) > 1:
             where = ", ".join(f"{kind} at {va:#018x}" for kind, va in kinds.items())
             yield Finding("alias", min(kinds.values()), f"memory at {pa:#018x} is mapped with several types: {where}")
+
+
+def break_before_make(before: tuple[Memory, Regime], after: tuple[Memory, Regime]) -> list[Finding]:
+    """arm64: entries of one space at two moments that may not have been overwritten while they were live (D8.16.1).
+
+    Each must have been invalid in between; whether it was, two moments cannot tell. Tables are followed where both
+    moments have one. InputError for another architecture or differently shaped spaces.
+    """
+    from .mmu.arm64.regime import Arm64Regime
+    from .mmu.hardware_entries import entries_for
+
+    (old_memory, old), (new_memory, new) = before, after
+    if not (isinstance(old, Arm64Regime) and isinstance(new, Arm64Regime)):
+        raise InputError("break-before-make is a rule of arm64", field="arch", value=new.arch)
+    trees = list(zip(old.trees, new.trees, strict=False))
+    if len(old.trees) != len(new.trees) or any(a.levels != b.levels for a, b in trees):
+        raise InputError("the two spaces are not of the same shape", field="levels")
+    entries, findings = entries_for(new), []
+    stack = [(0, a.va_start, a.root, b.root, a) for a, b in reversed(trees)]
+    read = 0
+    while stack:
+        depth, start, one, two, tree = stack.pop()
+        level, read = tree.levels[depth], read + 1
+        if read > MAX_TABLES:
+            raise SpaceLimitError(start, read - 1)
+        pair = [read_entries(memory, pa, level.entries, 8) for memory, pa in ((old_memory, one), (new_memory, two))]
+        for index, (was, now) in enumerate(zip(*pair, strict=True)):
+            va = start + (index << level.shift)
+            if not was or not now:
+                continue
+            reason = entries.needs_break(level, was, now)
+            if reason:
+                text = f"{level.name} {was:#x} -> {now:#x}: {reason}; it must have been invalid in between"
+                findings.append(Finding("break-before-make", va, text))
+            kinds = [regime.classify(level, raw) for regime, raw in ((old, was), (new, now))]
+            if all(kind.type is EntryType.TABLE for kind in kinds):
+                stack.append((depth + 1, va, kinds[0].pa, kinds[1].pa, tree))
+    return findings

@@ -8,10 +8,11 @@ import tarfile
 from pathlib import Path
 
 import pytest
+from capture_files import SMALL, files_of, only, write_directory
 
 from ptwalk.cli import run
 from ptwalk.loaders import load
-from ptwalk.mmu.spaces import leaves
+from ptwalk.mmu.spaces import Leaf, leaves
 from ptwalk.mmu.walk import Rights
 from ptwalk.queries import Filter, diff, lint
 
@@ -164,3 +165,56 @@ def test_bad_filters_end_in_one_sentence(
 ) -> None:
     assert run(["maps", str(X86), "--process", "A", option, value]) == 2
     assert sentence in capsys.readouterr().err
+
+
+ARM64 = CAPTURES / "arm64-deb7.3-4k-lpa2.tar.xz"
+
+
+@pytest.mark.parametrize(("first", "second"), [(1, 2), (2, 3), (3, 4), (4, 5)])
+def test_break_before_make_between_checkpoints(first: int, second: int, capsys: pytest.CaptureFixture[str]) -> None:
+    """Against the two lists of leaves: pages that moved, and blocks that became tables (or the other way)."""
+    sides = [load(ARM64, checkpoint=n) for n in (first, second)]
+    found = [{leaf.va: leaf for leaf in leaves(m.memory, m.regime("A"))} for m in sides]
+    moved = {va for va, leaf in found[0].items() if va in found[1] and _moved(leaf, found[1][va])}
+    resized = {
+        va
+        for one, two in (found, found[::-1])
+        for va, leaf in one.items()
+        if leaf.size > 4096
+        and va not in moved
+        and any(two[at].size < leaf.size for at in range(va, va + leaf.size, 4096) if at in two)
+    }
+    status = run(
+        ["lint", str(ARM64), "--process", "A", "--checkpoint", str(first), "--later-checkpoint", str(second), "--json"]
+    )
+    rows = json.loads(capsys.readouterr().out)["findings"]
+    assert {int(row["va"], 16) for row in rows if "output address" in row["text"]} == moved
+    assert {int(row["va"], 16) for row in rows if "size of the translation" in row["text"]} == resized
+    assert status == (1 if rows else 0)
+    assert (first == 2) <= bool(moved and resized), "fork, a write fault and a split lie between 2 and 3"
+
+
+def _moved(one: Leaf, two: Leaf) -> bool:
+    return one.size == two.size and one.pa != two.pa
+
+
+def test_break_before_make_asks_for_two_of_arm64(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["lint", str(X86), "--process", "A", "--checkpoint", "2", "--later-checkpoint", "3"]) == 2
+    assert "break-before-make is a rule of arm64" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("missing", [1, 3])
+def test_a_pagemap_that_was_captured_in_part(tmp_path: Path, missing: int, capsys: pytest.CaptureFixture[str]) -> None:
+    """The capturing tool stops early in a large area: what is there is compared, what is not is counted."""
+    files = only(files_of(SMALL), 5)
+    index = json.loads(files["cp5/A.pagemap.json"])
+    nth = max(range(len(index)), key=lambda n: index[n][3])
+    index[nth][3] -= missing
+    folder = write_directory(files | {"cp5/A.pagemap.json": json.dumps(index).encode()}, tmp_path / "cut")
+    assert run(["verify", str(folder)]) == 0
+    out = capsys.readouterr().out
+    assert f"note: checkpoint 5, A: pagemap was captured only in part, {missing} pages are not compared" in out
+    index[nth][3] += missing + 1
+    (folder / "cp5" / "A.pagemap.json").write_text(json.dumps(index))
+    assert run(["verify", str(folder)]) == 2
+    assert "the entries do not fit the area or the file" in capsys.readouterr().err

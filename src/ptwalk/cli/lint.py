@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -21,24 +22,33 @@ def lint(
     *,
     process: str | None = None,
     root: str | None = None,
+    later: Path | None = None,
+    later_checkpoint: int | None = None,
     json: bool = False,
     source: Annotated[Source, Parameter(name="*")] = DEFAULT,
 ) -> int:
     """Entries that lead nowhere, memory writable and executable at once, broken contiguous sets, aliases with
-    different memory types; exit 1 when anything is found.
+    different memory types; between two captures of arm64, break-before-make. Exit 1 when anything is found.
 
     Args:
         file: A capture, ELF core, dump, raw image or layout description.
         process: Whose address space (see `ptwalk info`).
         root: Physical address of the root table instead.
+        later: The same space at a later moment: which entries may not have been overwritten live (arm64).
+        later_checkpoint: The checkpoint of LATER, where it is a capture; without --later one of FILE.
         json: One JSON object instead of text (docs/json.md).
     """
-    listing = listed.opened(file, source, process=process, root=root)
+    listing = listed.opened(file, source, process=process, root=root, later=later, later_checkpoint=later_checkpoint)
     if listing is not None:
         return listed.lint(listing, json)
     machine = open_machine(file, source, root)
     regime, label = choose(machine, process, root)
-    findings = queries.lint(machine.memory, regime)
+    if later is not None or later_checkpoint is not None:
+        then = open_machine(later or file, replace(source, checkpoint=later_checkpoint), root)
+        now, label = choose(then, process, root)
+        findings = queries.break_before_make((machine.memory, regime), (then.memory, now))
+    else:
+        findings = queries.lint(machine.memory, regime)
     if json:
         rows = [{"rule": f.rule, "va": hex(f.va), "text": f.text} for f in findings]
         common.print_json({"file": machine.source, "space": label, "findings": rows})

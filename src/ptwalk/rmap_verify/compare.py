@@ -185,6 +185,9 @@ def _pagemap(found: Comparison, process: AdoptedProcess) -> None:
     pagemap = adopted.checkpoint.pagemap(process.name)
     view = PagemapView(process, adopted.frames, found.model, adopted.kernel.rules)
     ranges = {area.start: area for area in pagemap.ranges}
+    if pagemap.missing:
+        pages = sum(end - start for start, end in pagemap.missing) // process.page_size
+        found.skipped[f"pagemap of {process.name}, {pages} pages"] = "captured only in part"
     for vma in process.areas:
         area = ranges.get(vma.start)
         if area is None or area.end > vma.end:
