@@ -1,10 +1,10 @@
 """The fast forms of batch translation, for regimes without per-page keys or second stages.
 
 One source for every table shape: `forms(Format)` compiles it with the shape's bit positions as constants, `Plan`
-carries what depends on register values. Each form translates eight addresses at once where they end in an entry of the
-last level, and walks those that do not one by one; what is rarer still (reserved bits, refused rights, blocks that are
-not allowed, tables outside memory) it marks as REDO for the full-rule kernel, so that every rule of a fault is written
-in one place.
+carries what depends on register values. Each form translates eight addresses at once, and walks those one by one that
+want an update or fault otherwise than on an absent entry; what is rarer still (reserved bits, refused rights, blocks
+that are not allowed, tables outside memory) it marks as REDO for the full-rule kernel, so that every rule of a fault is
+written in one place.
 
 - `single`: one loop, one group after the other; small tables.
 - `pipelined`: the upper levels now, a prefetch of the last entries, the rest `AHEAD` walks later; tables larger than
@@ -26,11 +26,11 @@ from .format import Format
 from .host import peek, poke, unlikely
 from .jit import helper, kernel
 from .lanes import EVERY, gather, peek_lanes, pick, poke_lanes, prefetch_lanes, scatter, scratch, spread, streamed
-from .steps import AHEAD, arrays_at, descend_lanes, enter, entry_at, page_lanes, put, region, rest, take
+from .steps import AHEAD, arrays_at, descend_lanes, enter, entry_at, leaf_lanes, put, region, rest, take
 
 U64 = np.uint64
 CACHE_SLOTS = 1024
-_TABS, _OKS = U64(8 * AHEAD), U64(16 * AHEAD)  # bytes from the ring's first row to the others
+_TABS, _PLACES, _OKS = U64(8 * AHEAD), U64(16 * AHEAD), U64(24 * AHEAD)  # bytes from the ring's first row to the others
 _TABLES, _BITS = U64(8 * CACHE_SLOTS), U64(16 * CACHE_SLOTS)  # the same for the cache's
 _AHEAD, _RING = U64(AHEAD), U64(AHEAD - 1)
 _SLOTS = U64(CACHE_SLOTS - 1)
@@ -64,23 +64,27 @@ def _slot(f: Any, keys: Any, v: Any) -> Any:
 
 
 @helper
-def _begin(f: Any, view: Any, v: Any, ok: Any, table: Any, tab: Any, ring: Any, k: Any) -> None:
-    """Ask for the last entries of eight walks and leave (entries, tables' bits, lanes) in the ring."""
+def _begin(f: Any, view: Any, v: Any, found: Any, ring: Any, k: Any) -> None:
+    """Ask for the entries that eight walks end at, and leave in the ring what `_end` needs to know."""
+    ok, table, tab, ended, where, place = found
     inside, host = locate(view, _0, entry_at(f, table, v, f.page_shift))
+    host = pick(ended, where, host)
     prefetch_lanes(host)
     slot = ring + ((k & _RING) << _3)
     poke_lanes(slot, host)
     poke_lanes(slot + _TABS, tab)
-    poke(slot + _OKS, ok & inside)
+    poke_lanes(slot + _PLACES, place)
+    poke(slot + _OKS, ok & inside | ended)
+    poke(slot + _OKS + _8, ended)
 
 
 @helper
 def _end(f: Any, plan: Any, arrays: Any, ring: Any, k: Any) -> Any:
     """Finish the eight walks from number `k`, begun `AHEAD` walks ago; the lanes left to do."""
     slot = ring + ((k & _RING) << _3)
-    ok = peek(slot + _OKS)
-    e, tab = gather(peek_lanes(slot), ok), peek_lanes(slot + _TABS)
-    info, pa, done = page_lanes(f, plan, peek_lanes(arrays[0] + (k << _3)), ok, e, tab)
+    ok, ended = peek(slot + _OKS), peek(slot + _OKS + _8)
+    e, tab, place = gather(peek_lanes(slot), ok), peek_lanes(slot + _TABS), peek_lanes(slot + _PLACES)
+    info, pa, done = leaf_lanes(f, plan, peek_lanes(arrays[0] + (k << _3)), ok, ended, e, tab, place)
     put(arrays, k, pa, info)
     return _EVERY ^ done
 
@@ -98,10 +102,11 @@ def forms(shape: Format) -> Forms:
             if todo == _EVERY:
                 va = take(arrays, k)
                 _, outside, v, root = enter(f, plan, va)
-                ok, table, tab = descend_lanes(f, view, plan, v, root, outside == _0)
+                ok, table, tab, ended, where, place = descend_lanes(f, view, plan, v, root, outside == _0)
                 inside, host = locate(view, _0, entry_at(f, table, v, f.page_shift))
-                ok &= inside
-                info, pa, done = page_lanes(f, plan, va, ok, gather(host, ok), tab)
+                ok = ok & inside | ended
+                e = gather(pick(ended, where, host), ok)
+                info, pa, done = leaf_lanes(f, plan, va, ok, ended, e, tab, place)
                 put(arrays, k, pa, info)
                 todo = _EVERY ^ done
             seen |= rest(f, view, plan, arrays, k, todo)
@@ -111,7 +116,7 @@ def forms(shape: Format) -> Forms:
     @kernel
     def pipelined(view: Any, plan: Any, vas: Any, pas: Any, infos: Any) -> Any:
         arrays, n, seen = arrays_at(vas, pas, infos), U64(vas.size), _0
-        ring = scratch(3, AHEAD)
+        ring = scratch(4, AHEAD)
         for k in range(_0, n + _AHEAD, _8):
             if k >= _AHEAD:
                 begun = k - _AHEAD
@@ -121,15 +126,14 @@ def forms(shape: Format) -> Forms:
                 seen |= rest(f, view, plan, arrays, begun, todo)
             if k + _8 <= n:
                 _, outside, v, root = enter(f, plan, take(arrays, k))
-                ok, table, tab = descend_lanes(f, view, plan, v, root, outside == _0)
-                _begin(f, view, v, ok, table, tab, ring, k)
+                _begin(f, view, v, descend_lanes(f, view, plan, v, root, outside == _0), ring, k)
         streamed()
         return seen & _KINDS == _KINDS
 
     @kernel
     def cached(view: Any, plan: Any, vas: Any, pas: Any, infos: Any) -> Any:
         arrays, n, seen = arrays_at(vas, pas, infos), U64(vas.size), _0
-        ring, keys = scratch(3, AHEAD), scratch(3, CACHE_SLOTS)
+        ring, keys = scratch(4, AHEAD), scratch(3, CACHE_SLOTS)
         for slot in range(_0, _TABLES, _8):
             poke(keys + slot, _NONE)
         for k in range(_0, n + _AHEAD, _8):
@@ -144,21 +148,22 @@ def forms(shape: Format) -> Forms:
                 seen |= rest(f, view, plan, arrays, begun, todo)
             if k + _8 <= n:
                 half, outside, v, root = enter(f, plan, take(arrays, k))
-                key, place, ok = region(f, v, half), _slot(f, keys, v), outside == _0
-                table, tab = gather(place + _TABLES, _EVERY), gather(place + _BITS, _EVERY)
-                if unlikely((gather(place, _EVERY) != key) != _0):
-                    ok, table, tab = descend_lanes(f, view, plan, v, root, ok)
-                    scatter(place, key, ok)
-                    scatter(place + _TABLES, table, ok)
-                    scatter(place + _BITS, tab, ok)
-                _begin(f, view, v, ok, table, tab, ring, k)
+                key, line, ok = region(f, v, half), _slot(f, keys, v), outside == _0
+                table, tab = gather(line + _TABLES, _EVERY), gather(line + _BITS, _EVERY)
+                found = ok, table, tab, _0, v, v
+                if unlikely((gather(line, _EVERY) != key) != _0):
+                    found = descend_lanes(f, view, plan, v, root, ok)
+                    scatter(line, key, found[0])
+                    scatter(line + _TABLES, found[1], found[0])
+                    scatter(line + _BITS, found[2], found[0])
+                _begin(f, view, v, found, ring, k)
         streamed()
         return seen & _KINDS == _KINDS
 
     @kernel
     def ordered(view: Any, plan: Any, vas: Any, pas: Any, infos: Any) -> Any:
         arrays, n, seen = arrays_at(vas, pas, infos), U64(vas.size), _0
-        ring = scratch(3, AHEAD)
+        ring = scratch(4, AHEAD)
         last = table = tab = spread(_NONE)
         for k in range(_0, n + _AHEAD, _8):
             if k >= _AHEAD:
@@ -172,10 +177,11 @@ def forms(shape: Format) -> Forms:
             if k + _8 <= n:
                 half, outside, v, root = enter(f, plan, take(arrays, k))
                 key, ok = region(f, v, half), outside == _0
+                found = ok, table, tab, _0, v, v
                 if unlikely((key != last) != _0):
-                    ok, table, tab = descend_lanes(f, view, plan, v, root, ok)
-                    last = pick(ok, key, _NONE)
-                _begin(f, view, v, ok, table, tab, ring, k)
+                    found = descend_lanes(f, view, plan, v, root, ok)
+                    table, tab, last = found[1], found[2], pick(found[0], key, _NONE)
+                _begin(f, view, v, found, ring, k)
         streamed()
         return seen & _KINDS == _KINDS
 

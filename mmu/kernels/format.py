@@ -52,7 +52,7 @@ class PlanFields(NamedTuple):
     range_info: Any  # [half]: the info word of an address outside
     none_info: Any  # [depth]: the info word of a not-present entry
     lut: Any  # [depth, LUT_ROW]: the info word of a success, 0 where refused
-    block_mask: Any  # [depth]
+    block_mask: Any  # [depth], the last that of pages
     block_value: Any  # [depth]
     group: Any  # [depth]: address bits below a contiguous group
     root: Any  # of the lower half

@@ -321,7 +321,7 @@ def _acts_alike(a: _Bits, b: _Bits) -> bool:
 
 def _build(learned: _Learned, halves: Sequence[_Half], update: bool) -> Plan:
     page = learned.page
-    blocks = [b if _acts_alike(b, page) else _NEVER for b in learned.blocks]
+    blocks = [*(b if _acts_alike(b, page) else _NEVER for b in learned.blocks[:-1]), page]
     lower, upper = halves
     arrays = {
         "range_info": [lower.range_info, upper.range_info],

@@ -17,7 +17,7 @@ from .lanes import EVERY, address_of, first_lane, gather, peek_lanes, pick, poke
 
 U64 = np.uint64
 REDO = U64(0xFFFF_FFFF_FFFF_FFFF)
-_0, _1, _2, _3, _4 = U64(0), U64(1), U64(2), U64(3), U64(4)
+_0, _1, _2, _3, _4, _8, _BYTE = U64(0), U64(1), U64(2), U64(3), U64(4), U64(8), U64(255)
 _EVERY, _LINE = U64(EVERY), U64(63)
 AHEAD = 64  # walks between an entry's prefetch and its use, and from an address to that whose line is asked for
 MANY = 1 << 16  # walks whose results are more than the host's nearer caches should hold
@@ -49,6 +49,11 @@ def region(f: Any, v: Any, half: Any) -> Any:
 
 
 @helper
+def depth_of(f: Any, shift: Any) -> Any:
+    return (f.top_shift - shift) // f.stride
+
+
+@helper
 def enter(f: Any, plan: Any, va: Any) -> Any:
     """(half, wrong upper bits, translated bits, root) of an address."""
     half = va >> f.half_bit & _1
@@ -76,17 +81,24 @@ def descend_one(f: Any, view: Any, plan: Any, v: Any, root: Any) -> Any:
 
 @helper
 def descend_lanes(f: Any, view: Any, plan: Any, v: Any, root: Any, ok: Any) -> Any:
-    """The same for lanes: (lanes that came to the last level, tables, OR of the flipped tables)."""
-    table, tab, shift = root, v & _0, f.top_shift
+    """The same for lanes: (lanes at the last level, tables, OR of the flipped tables, and for lanes that ended above:
+    which they are, the host addresses of their entries, `depth << 8 | shift`)."""
+    table, tab, shift, depth = root, v & _0, f.top_shift, _0
+    ended, where, place = _0, v, (v & _0) | f.page_shift | depth_of(f, f.page_shift) << _8
     while shift != f.page_shift:
         inside, host = locate(view, _0, entry_at(f, table, v, shift))
         ok &= inside
         e = gather(host, ok)
-        ok &= e & plan.table_mask == plan.table_value
-        tab = tab | (e ^ f.table_flip)
+        further = ok & (e & plan.table_mask == plan.table_value)
+        if unlikely(further != ok):
+            end = ok & ~further
+            where, place, ended = pick(end, host, where), pick(end, depth << _8 | shift, place), ended | end
+        ok = further
+        tab = pick(ok, tab | (e ^ f.table_flip), tab)
         table = address(f, e)
         shift -= f.stride
-    return ok, table, tab
+        depth += _1
+    return ok, table, tab, ended, where, place
 
 
 @helper
@@ -105,11 +117,6 @@ def answer(f: Any, plan: Any, va: Any, e: Any, tab: Any, depth: Any, shift: Any)
 
 
 @helper
-def depth_of(f: Any, shift: Any) -> Any:
-    return (f.top_shift - shift) // f.stride
-
-
-@helper
 def page_one(f: Any, plan: Any, va: Any, ok: Any, e: Any, tab: Any) -> Any:
     """(info, pa, update wanted) of an entry of the last level."""
     depth = depth_of(f, f.page_shift)
@@ -122,13 +129,27 @@ def page_one(f: Any, plan: Any, va: Any, ok: Any, e: Any, tab: Any) -> Any:
 
 
 @helper
-def page_lanes(f: Any, plan: Any, va: Any, ok: Any, e: Any, tab: Any) -> Any:
-    """(info, pa, lanes answered) of entries of the last level; where an update is wanted no lane is."""
-    depth = depth_of(f, f.page_shift)
-    info, pa, update = answer(f, plan, va, e, tab, depth, f.page_shift)
-    good = ok & (e & plan.page_mask == plan.page_value) & (info != _0)
+def _leaf_lanes(
+    f: Any, plan: Any, va: Any, ok: Any, e: Any, tab: Any, depth: Any, shift: Any, mask: Any, value: Any
+) -> Any:
+    """(info, pa, lanes answered) of entries that are no tables; where an update is wanted no lane is."""
+    info, pa, update = answer(f, plan, va, e, tab, depth, shift)
+    good = ok & (e & mask == value) & (info != _0)
     none = ok & (e & _1 == _0)
     return pick(none, at(plan.none_info, depth), info), pick(good, pa, _0), none | good & (update == _0)
+
+
+@helper
+def leaf_lanes(f: Any, plan: Any, va: Any, ok: Any, ended: Any, e: Any, tab: Any, place: Any) -> Any:
+    """The same, of the last level but for the lanes of `ended`, whose `depth << 8 | shift` is in `place`."""
+    if unlikely(ended != _0):
+        depth = place >> _8
+        mask, value = at(plan.block_mask, depth), at(plan.block_value, depth)
+        info, pa, done = _leaf_lanes(f, plan, va, ok, e, tab, depth, place & _BYTE, mask, value)
+    else:
+        last = depth_of(f, f.page_shift)
+        info, pa, done = _leaf_lanes(f, plan, va, ok, e, tab, last, f.page_shift, plan.page_mask, plan.page_value)
+    return info, pa, done
 
 
 @helper
