@@ -159,8 +159,8 @@ def local_fill(
             cursor = cursor_at + (record >> _SPACE << _3)
             poke(cursor, peek(cursor) + _1)
         at = edge
-        for f in range(min(width, int(frames) - base)):
-            starts[base + f] = at
+        for f in range(_0, U64(min(width, int(frames) - base))):
+            starts[U64(base) + f] = at
             count = cursors[f]
             cursors[f] = at
             at += count
