@@ -8,7 +8,7 @@ from ...mmu.editor import Reason
 from ..errors import Busy
 from ..folio import Kind
 from ..levels import Level
-from ..observer import Intent
+from ..observer import EXCLUSIVE, Intent
 from ..space.area import Area
 from ..space.process import WRITE, Process, Run
 from ..space.system import System
@@ -47,6 +47,8 @@ def _needs_copy(area: Area) -> bool:
 
 
 def _copy_run(system: System, src: Process, dst: Process, run: Run, area: Area, notes: list[str]) -> str:
+    if run.folio.kind.is_hugetlb:
+        return _copy_huge(system, src, dst, run, area, notes)
     entries = run.nr_pages >> system.levels.order(run.level)
     if system.acct.may_map(run.folio, run.level) < entries:
         return f"-ENOMEM: {dst.name} is not created, {system.name_of(run.folio)} is at the soft limit"
@@ -67,6 +69,17 @@ def _copy_run(system: System, src: Process, dst: Process, run: Run, area: Area, 
                 return failed
         return ""
     _copy_pinned(system, src, dst, run, area, notes)
+    return ""
+
+
+def _copy_huge(system: System, src: Process, dst: Process, run: Run, area: Area, notes: list[str]) -> str:
+    """copy_hugetlb_page_range: a page that may be pinned is copied as a whole."""
+    if not _duplicate(src, dst, run, area):
+        name = system.name_of(run.folio)
+        copy = system.new_folio(system.unused_name(f"{name}'"), run.folio.order, Kind.HUGETLB_ANON)
+        with dst.editor.batch(EXCLUSIVE):
+            dst.install_huge(run.va, copy, run.flags, Reason.FORK)
+        notes.append(f"{name} may be pinned: copied for {dst.name}")
     return ""
 
 
@@ -91,11 +104,14 @@ def _duplicate(src: Process, dst: Process, run: Run, area: Area) -> bool:
     flags = run.flags & ~(WRITE if area.is_cow else LinuxFlags.DIRTY) & ~_NOT_INHERITED
     try:
         with dst.editor.batch(Intent(source=src.mm)):
-            dst.install(run.va, run.level, run.folio, run.page, run.nr_pages, flags, Reason.FORK)
+            if run.folio.kind.is_hugetlb:
+                dst.install_huge(run.va, run.folio, flags, Reason.FORK)
+            else:
+                dst.install(run.va, run.level, run.folio, run.page, run.nr_pages, flags, Reason.FORK)
     except Busy:
         return False
     if WRITE in run.flags and area.is_cow:
         with src.editor.batch():
             for leaf in src.leaves(run.va, run.va + run.nr_pages * src.page_size):
-                src.rewrite(leaf.va, clear=WRITE, reason=Reason.FORK)
+                src.rewrite_leaf(leaf, set_=LinuxFlags.NONE, clear=WRITE, reason=Reason.FORK)
     return True

@@ -30,7 +30,9 @@ def mremap(system: System, process: Process, area: Area, start: int) -> list[str
         process.clear(area.start, area.end - area.start, Reason.MOVE)
         for run in moved:
             va = start + run.va - area.start
-            if process.linux.decode(raws[run.va][0], raws[run.va][1]).present:
+            if run.folio.kind.is_hugetlb:
+                process.install_huge(va, run.folio, run.flags, Reason.MOVE)
+            elif process.linux.decode(raws[run.va][0], raws[run.va][1]).present:
                 process.install(va, run.level, run.folio, run.page, run.nr_pages, run.flags, Reason.MOVE)
             else:
                 process.put_entry(va, raws[run.va][1], Reason.MOVE, run.level)
@@ -48,7 +50,7 @@ def clear_refs(process: Process) -> list[str]:
             for leaf in process.leaves(vma.start, vma.end):
                 leaf.folio.flags &= ~(Flags.REFERENCED | Flags.YOUNG)
                 if leaf.state is State.PRESENT:
-                    process.rewrite(leaf.va, clear=LinuxFlags.YOUNG, reason=Reason.ACCESS)
+                    process.rewrite_leaf(leaf, set_=LinuxFlags.NONE, clear=LinuxFlags.YOUNG, reason=Reason.ACCESS)
     return []
 
 
@@ -77,7 +79,7 @@ def mprotect(system: System, process: Process, area: Area, pages: tuple[int, int
     given, taken = (WRITE, LinuxFlags.NONE) if write else (LinuxFlags.NONE, WRITE)
     with process.editor.batch():
         for leaf in chosen:
-            process.rewrite(leaf.va, set_=given, clear=taken)
+            process.rewrite_leaf(leaf, set_=given, clear=taken, reason=Reason.PROTECT)
     for other in process.nonpresent(low, high) if not write else ():
         if other.entry.kind is EntryKind.MIGRATION_WRITE:
             kind = EntryKind.MIGRATION_READ_EXCLUSIVE if area.is_cow else EntryKind.MIGRATION_READ

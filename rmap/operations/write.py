@@ -11,6 +11,7 @@ from ..space.area import Area
 from ..space.process import READ, WRITE, WRITTEN, Leaf, Process
 from ..space.system import System
 from ..views.inputs import State
+from . import hugetlb
 from .fault import anon, fault_around, file, zero_page
 from .swap import swapin
 from .unmap import split
@@ -24,6 +25,8 @@ def access(system: System, process: Process, va: int, *, write: bool, name: str)
     area = process.area(va)
     if write and not area.writable(va):
         return ["SIGSEGV: the area is read-only"]
+    if area.huge:
+        return hugetlb.access(system, process, area, va, write=write, name=name)
     leaves, others = process.leaves(va, va + 1), process.nonpresent(va, va + 1)
     if leaves and leaves[0].state is State.PRESENT and (leaves[0].write or not write):
         wanted = WRITTEN if write else READ
@@ -61,6 +64,8 @@ def _missing(system: System, process: Process, area: Area, va: int, *, write: bo
 def write_fault(system: System, process: Process, va: int) -> list[str]:
     """do_wp_page, do_huge_pmd_wp_page: reuse the page where it is certainly this mm's, else copy one page."""
     area = process.area(va)
+    if area.huge:
+        return hugetlb.write_fault(system, process, area, process.leaf(va))
     while True:
         leaf = process.leaf(va)
         if not area.is_cow:

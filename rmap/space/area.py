@@ -16,11 +16,15 @@ WRITABLE, READ_ONLY, GONE = range(3)
 
 @dataclass(eq=False)
 class File:
-    """A file's page cache: which folio holds which pages. `swapped` are shmem's pages in swap, by slot."""
+    """A file's page cache: which folio holds which pages. `huge` is the order of a hugetlb file's pages, else 0.
+
+    `swapped` are shmem's pages in swap, by slot.
+    """
 
     name: str
     kind: Kind
     nr_pages: int
+    huge: int = 0
     folios: dict[int, Folio] = field(default_factory=dict)
     swapped: dict[int, int] = field(default_factory=dict)
 
@@ -42,7 +46,8 @@ class Area:
     """A VMA under a name; munmap and mprotect cut it into several in the eyes of /proc.
 
     `file` is None for anonymous memory, `private` (not VM_SHARED) matters for files only; `offset` is the file's page
-    at the area's first. `anon_vma`: a private page was made here, so that fork copies the area's page tables.
+    at the area's first. `anon_vma`: a private page was made here, so that fork copies the area's page tables. `huge` is
+    the order of a hugetlb area's pages, else 0.
     """
 
     name: str
@@ -54,6 +59,7 @@ class Area:
     offset: int = 0
     private: bool = False
     anon_vma: bool = False
+    huge: int = 0
 
     @property
     def end(self) -> int:
@@ -80,7 +86,7 @@ class Area:
     def copy(self) -> Area:
         """The child's copy at fork."""
         where = (self.name, self.start, self.nr_pages, self.page_size, self.pages.copy())
-        return Area(*where, self.file, self.offset, self.private, self.anon_vma)
+        return Area(*where, self.file, self.offset, self.private, self.anon_vma, self.huge)
 
     def vmas(self) -> Iterator[Vma]:
         """The VMAs that are left of it, ascending."""
@@ -92,10 +98,11 @@ class Area:
         flags = ["rd", "wr"] if write else ["rd"]
         flags += ["sh", "mr", "mw", "me", "ms"] if self.file is not None and not self.private else ["mr", "mw", "me"]
         flags += ["ac"] if self.is_cow and write else []
+        flags += ["ht"] if self.huge else []
         name, inode = ("", 0) if self.file is None else (f"/{self.file.name}", 1)
         offset = (self.offset + first) * self.page_size if self.file else 0
         vma = Vma(self.va(first), self.va(first + n), flags, name, offset, inode=inode)
-        vma.page_size = vma.mmu_page_size = self.page_size
+        vma.page_size = vma.mmu_page_size = self.page_size << self.huge
         if self.file is not None and self.file.swapped:
             pages = range(self.offset + first, self.offset + first + n)
             vma.swapped_shmem_pages = sum(page in pages for page in self.file.swapped)

@@ -225,6 +225,18 @@ class Process:
         """free_pgtables: unlink and free every empty table that translates any address of a range."""
         self.editor.prune(start, end)
 
+    def install_huge(self, va: int, folio: Folio, flags: LinuxFlags, reason: Reason = Reason.FAULT) -> None:
+        """set_huge_pte_at: all entries of one hugetlb page, contiguous where it has several; counted once."""
+        levels = self.system.levels
+        level = max(one for one in Level if levels.order(one) <= folio.order)
+        number = self.editor.level(va, int(level)).number
+        contig = folio.order != levels.order(level)
+        with self.editor.batch():
+            for page in range(0, folio.nr_pages, levels.size(level)):
+                raw = self.linux.page(number, folio.pfn + page, flags | LinuxFlags.USER)
+                raw = self.linux.set(number, raw, LinuxFlags.CONTIG) if contig else raw
+                self.put_entry(va + page * self.page_size, raw, reason, level)
+
     def put_entry(self, va: int, raw: int, reason: Reason, level: Level = Level.PTE) -> None:
         """Write a raw entry at a level, tables allocated as needed."""
         with self.editor.batch():
@@ -253,6 +265,13 @@ class Process:
         slot = self.editor.lookup(va)
         raw = self.linux.clear(slot.level.number, self.editor.read(slot), clear)
         self.editor.write(slot, self.linux.set(slot.level.number, raw, set_), reason)
+
+    def rewrite_leaf(self, leaf: Leaf, *, set_: LinuxFlags, clear: LinuxFlags, reason: Reason) -> None:
+        """Set and clear flags of every entry that a leaf has: several where a hugetlb page is contiguous."""
+        with self.editor.batch():
+            end = leaf.va + leaf.nr_pages * self.page_size if leaf.folio.kind.is_hugetlb else leaf.va + 1
+            for slot in list(self.editor.slots(leaf.va, end)):
+                self.rewrite(slot.va, set_=set_, clear=clear, reason=reason)
 
     def clear(self, va: int, nr_bytes: int, reason: Reason = Reason.UNMAP) -> None:
         """Clear the entries of a range, contpte blocks that it cuts unfolded first; tables stay."""

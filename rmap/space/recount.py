@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from ...arch.linux import EntryKind, LinuxFlags
 from ..folio import Folio, Kind
+from ..levels import Level
 from ..observer import mapped_folio
 from ..truth import Mapping, problems, recount, statistics_problems
 from ..views.inputs import State
@@ -41,7 +42,7 @@ def recount_problems(system: System) -> list[str]:
 def _stray_entries(process: Process) -> Iterator[str]:
     """Entries outside every area, entries of frames that no folio holds, and contiguous blocks that are not whole."""
     spans = sorted((vma.start, vma.end) for vma in process.vmas())
-    blocks: dict[int, list[RawEntry]] = {}
+    blocks: dict[tuple[int, Level], list[RawEntry]] = {}
     for raw in process.tables.raw(0, process.tables.tree.va_end):
         where = f"{process.name}'s entry at va {raw.va:#018x}"
         if not any(start <= raw.va < end for start, end in spans):
@@ -49,21 +50,27 @@ def _stray_entries(process: Process) -> Iterator[str]:
         entry = process.tables.page_entry(raw)
         if entry.state is State.PRESENT and not entry.special and mapped_folio(entry, process.system) is None:
             yield f"{where} maps frame {entry.pfn:#x}, which is no folio's"
-        if entry.level == 0 and LinuxFlags.CONTIG in process.linux.decode(raw.level.number, raw.raw).flags:
-            size = process.block * process.page_size
-            blocks.setdefault(raw.va // size * size, []).append(raw)
-    for start, entries in blocks.items():
-        yield from _block_problems(process, start, entries)
+        if LinuxFlags.CONTIG in process.linux.decode(raw.level.number, raw.raw).flags:
+            size = _block(process, entry.level) * entry.nr_pages * process.page_size
+            blocks.setdefault((raw.va // size * size, entry.level), []).append(raw)
+    for (start, level), entries in blocks.items():
+        yield from _block_problems(process, start, level, entries)
 
 
-def _block_problems(process: Process, start: int, entries: list[RawEntry]) -> Iterator[str]:
+def _block(process: Process, level: Level) -> int:
+    """Entries of a contiguous block: PTEs, or the PMDs of a hugetlb page (CONT_PMDS)."""
+    return process.block if level == Level.PTE else 16 if process.page_size == 4096 else 32
+
+
+def _block_problems(process: Process, start: int, level: Level, entries: list[RawEntry]) -> Iterator[str]:
     """A contiguous block is whole, its frames are consecutive and aligned, its entries otherwise alike."""
     decoded = [process.linux.decode(entry.level.number, entry.raw) for entry in entries]
     pfns = [entry.pfn or 0 for entry in decoded]
     where = f"{process.name}'s contiguous block at va {start:#018x}"
-    if len(entries) != process.block:
-        yield f"{where} has {len(entries)} of {process.block} entries"
-    elif pfns != list(range(pfns[0], pfns[0] + process.block)) or pfns[0] % process.block:
+    count, step = _block(process, level), process.system.levels.size(level)
+    if len(entries) != count:
+        yield f"{where} has {len(entries)} of {count} entries"
+    elif pfns != list(range(pfns[0], pfns[0] + count * step, step)) or pfns[0] % (count * step):
         yield f"{where} does not map consecutive, aligned frames"
     own = LinuxFlags.YOUNG | LinuxFlags.DIRTY
     if len({entry.flags & ~own for entry in decoded}) > 1:

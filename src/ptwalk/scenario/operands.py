@@ -4,10 +4,22 @@ from __future__ import annotations
 
 from itertools import chain, count
 
+from ..rmap.operations.hugetlb import orders
 from ..rmap.space.area import GONE, Area
 from ..rmap.space.process import Leaf, Process
 from ..rmap.space.system import System
 from .script import Words
+
+MAX_AREA = 1 << 38
+"""Bytes of an area or a file."""
+
+
+def size_text(size: int) -> str:
+    """A size as people write it: 64K, 2M, 16G."""
+    for unit, name in ((1 << 30, "G"), (1 << 20, "M")):
+        if size % unit == 0:
+            return f"{size // unit}{name}"
+    return f"{size >> 10}K"
 
 
 def process_of(system: System, words: Words) -> Process:
@@ -29,6 +41,8 @@ def area_of(process: Process, words: Words) -> Area:
 def range_of(area: Area, words: Words) -> tuple[int, int]:
     """The pages that the next word names, by default all; they must be inside the area."""
     first, end = words.pages() or (0, area.nr_pages)
+    if (first | end) % (1 << area.huge):
+        raise words.error(f"pages {first}..{end - 1} are not whole huge pages of {1 << area.huge} pages")
     if end > area.nr_pages or area.pages.count(first, end - first, GONE):
         raise words.error(f"pages {first}..{end - 1} are not all inside {area.name}, which has {extent(area)}")
     return first, end
@@ -39,6 +53,31 @@ def require_one_vma(words: Words, area: Area, pages: tuple[int, int]) -> None:
     first, end = pages
     if len(list(area.pages.runs(first, end - first))) > 1:
         raise words.error(f"pages {first}..{end - 1} of {area.name} have different rights: no VMA holds them all")
+
+
+def size_in_pages(system: System, words: Words) -> int:
+    """The next word, a size that is a multiple of the page size, in pages."""
+    size = words.size()
+    if not 0 < size <= MAX_AREA or size % system.page_size:
+        raise words.error(f"the size is no multiple of {system.page_size} bytes up to 256G", size)
+    return size // system.page_size
+
+
+def huge_order(system: System, words: Words) -> int:
+    """The order of the hugetlb page that `page SIZE` names, by default that of a PMD."""
+    text = words.option("page")
+    if text is None:
+        return system.levels.pmd
+    offered = {size_text(system.page_size << order): order for order in orders(system)}
+    if text not in offered:
+        raise words.error(f"hugetlb pages of {system.settings.arch} have {', '.join(offered)}", text)
+    return offered[text]
+
+
+def require_base_pages(words: Words, area: Area) -> None:
+    """Refuse what the kernel does not do to hugetlb pages."""
+    if area.huge:
+        raise words.error("not done to hugetlb pages", area.name)
 
 
 def addresses_of(area: Area, words: Words) -> tuple[int, int]:
@@ -64,9 +103,11 @@ def page_of(process: Process, words: Words) -> int:
     area = area_of(process, words)
     if not (words.left and words.left[0][0].isdecimal()):
         raise words.error("a page of the area is missing")
-    first, end = range_of(area, words)
+    first, end = words.pages() or (0, area.nr_pages)
     if end != first + 1:
         raise words.error("one page is wanted, not a range")
+    if end > area.nr_pages or area.pages[first] == GONE:
+        raise words.error(f"page {first} is not inside {area.name}, which has {extent(area)}")
     return area.va(first)
 
 

@@ -147,19 +147,20 @@ def _counters(model: Model, folio: Folio, ids: dict[int, str]) -> Column:
     column: Column = {"mapcount": model.mapcount(folio)}
     if "_entire_mapcount" in fields:
         column["entire mapcount"] = fields["_entire_mapcount"] + 1
-    if "_nr_pages_mapped" in fields:
+    plain = not folio.kind.is_hugetlb  # which has no slots, counts no pages and is never split
+    if "_nr_pages_mapped" in fields and plain:
         word = fields["_nr_pages_mapped"]
         column["nr_pages_mapped"] = f"{'EM+' if word & ENTIRELY_MAPPED else ''}{word & ~ENTIRELY_MAPPED}"
-    if "_total_mapped_pages" in fields:
+    if "_total_mapped_pages" in fields and plain:
         column["total mapped pages"] = fields["_total_mapped_pages"]
-    if folio.is_large:
+    if folio.is_large and plain:
         slots = [(fields[f"_mm_id[{i}]"], fields[f"_mm_id_mapcount[{i}]"] + 1) for i in (0, 1)]
         column["mm-id slots"] = " ".join(f"{ids.get(mm_id, mm_id)}:{n}" if mm_id else "-" for mm_id, n in slots)
         column["shared bit"] = bool(fields["shared"])
     column["maybe mapped shared"] = model.maybe_mapped_shared(folio)
     column["average mapcount"] = model.average_page_mapcount(folio)
     column["kpagecount"] = _kpagecount(model, folio)
-    if folio.is_anon and folio.order > 1:
+    if folio.is_anon and folio.order > 1 and plain:
         column["partially mapped"] = model.of(folio).partially_mapped
     return column
 

@@ -23,6 +23,8 @@ PROCESS_ROWS = (
     "AnonHugePages",
     "ShmemPmdMapped",
     "FilePmdMapped",
+    "Shared_Hugetlb",
+    "Private_Hugetlb",
     "Swap",
     "SwapPss",
     "mapmax",

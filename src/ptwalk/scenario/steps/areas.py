@@ -11,13 +11,19 @@ from ...rmap.runs import PageRuns
 from ...rmap.space.area import GONE, READ_ONLY, WRITABLE, Area, File
 from ...rmap.space.process import Process
 from ...rmap.space.system import System
-from ..operands import addresses_of, area_of, order_of, process_of, range_of, require_unused
+from ..operands import (
+    addresses_of,
+    area_of,
+    huge_order,
+    order_of,
+    process_of,
+    range_of,
+    require_unused,
+    size_in_pages,
+)
 from ..script import Words
 
-MAX_AREA = 1 << 38
-"""Bytes of an area or a file."""
-
-_KINDS = {"file": Kind.FILE, "shmem": Kind.SHMEM}
+_KINDS = {"file": Kind.FILE, "shmem": Kind.SHMEM, "hugetlb": Kind.HUGETLB_FILE}
 _FIRST_AREA = 1 << 32
 
 
@@ -25,15 +31,16 @@ def _file(system: System, words: Words) -> list[str]:
     name, kind = words.name("file"), words.choice("the kind", tuple(_KINDS))
     if name in system.files:
         raise words.error("this file exists already", name)
-    system.files[name] = File(name, _KINDS[kind], _nr_pages(system, words))
+    huge = huge_order(system, words) if kind == "hugetlb" else 0
+    nr_pages = size_in_pages(system, words)
+    _require_whole(words, nr_pages, huge)
+    system.files[name] = File(name, _KINDS[kind], nr_pages, huge)
     return []
 
 
-def _nr_pages(system: System, words: Words) -> int:
-    size = words.size()
-    if not 0 < size <= MAX_AREA or size % system.page_size:
-        raise words.error(f"the size is no multiple of {system.page_size} bytes up to 256G", size)
-    return size // system.page_size
+def _require_whole(words: Words, nr_pages: int, huge: int) -> None:
+    if nr_pages % (1 << huge):
+        raise words.error(f"not whole huge pages of {1 << huge} pages", nr_pages)
 
 
 def _folio(system: System, words: Words) -> list[str]:
@@ -43,6 +50,8 @@ def _folio(system: System, words: Words) -> list[str]:
     file = system.files[file_name]
     first, end = words.pages() or (0, file.nr_pages)
     order = order_of(system, words, end - first)
+    if file.huge and order != file.huge:
+        raise words.error(f"a folio of {file.name} has {1 << file.huge} pages", end - first)
     if first % (1 << order) or end > file.nr_pages:
         where = f"inside the {file.nr_pages} pages of {file.name}"
         raise words.error(f"pages {first}..{end - 1} are not aligned to their number {where}")
@@ -57,26 +66,32 @@ def _folio(system: System, words: Words) -> list[str]:
 
 
 def _mmap(system: System, words: Words) -> list[str]:
-    name, area_name, what = words.name("process"), words.name("area"), words.name("anon or file")
+    name, area_name, what = words.name("process"), words.name("area"), words.name("anon, hugetlb or file")
     at, private, read_only = words.option("at"), words.flag("private"), words.flag("ro")
-    file, offset = None, 0
-    if what == "anon":
-        nr_pages = _nr_pages(system, words)
+    file, offset, huge = None, 0, 0
+    if what in ("anon", "hugetlb"):
+        huge = huge_order(system, words) if what == "hugetlb" else 0
+        nr_pages = size_in_pages(system, words)
+        _require_whole(words, nr_pages, huge)
     elif what in system.files:
         file = system.files[what]
+        huge = file.huge
         offset, end = words.pages() or (0, file.nr_pages)
         nr_pages = end - offset
         if end > file.nr_pages:
             raise words.error(f"pages {offset}..{end - 1} are not inside the {file.nr_pages} pages of {file.name}")
     else:
-        raise words.error("neither anon nor a file", what)
+        raise words.error("neither anon, hugetlb nor a file", what)
     process = system.processes.get(name) or system.process(name)
     if area_name in process.areas:
         raise words.error(f"process {name} has an area of this name already", area_name)
+    _require_whole(words, nr_pages | offset, huge)
     size = nr_pages * system.page_size
     start = _free_address(system, process, size, offset) if at is None else _address(system, process, words, at, size)
+    _require_whole(words, start // system.page_size, huge)
     pages = PageRuns(nr_pages, READ_ONLY if read_only else WRITABLE)
-    process.areas[area_name] = Area(area_name, start, nr_pages, system.page_size, pages, file, offset, private)
+    area = Area(area_name, start, nr_pages, system.page_size, pages, file, offset, private, huge=huge)
+    process.areas[area_name] = area
     return []
 
 
@@ -125,6 +140,7 @@ def _mremap(system: System, words: Words) -> list[str]:
     if at is None:
         raise words.error("the new address is missing (at ADDRESS)")
     start = _address(system, process, words, at, area.nr_pages * system.page_size)
+    _require_whole(words, start // system.page_size, area.huge)
     return rights.mremap(system, process, area, start)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from ...arch.linux import EntryKind
 from ...rmap.folio import Kind
 from ...rmap.levels import Level
-from ...rmap.operations import fault
+from ...rmap.operations import fault, hugetlb
 from ...rmap.operations.write import access, write_fault
 from ...rmap.space.area import Area
 from ...rmap.space.process import Process
@@ -37,6 +37,8 @@ def _fault(system: System, words: Words) -> list[str]:
     first, end = range_of(area, words)
     chosen = words.maybe(_LEVELS.__contains__)
     level = None if chosen is None else Level(_LEVELS.index(chosen))
+    if area.huge:
+        return _fault_huge(system, words, process, area, range(first, end, 1 << area.huge), name)
     _check_level(system, words, area, (first, end), level)
     _check_empty(system, words, process, area, (first, end))
     if area.file is not None:
@@ -51,6 +53,18 @@ def _fault(system: System, words: Words) -> list[str]:
     if (area.start // system.page_size + first) % size or (end - first) % size:
         raise words.error(f"pages {first}..{end - 1} are not aligned to a folio of {size} pages")
     return _fault_anon(system, words, process, area, range(first, end, size), folio_order, level, name)
+
+
+def _fault_huge(
+    system: System, words: Words, process: Process, area: Area, pages: range, name: str | None
+) -> list[str]:
+    _check_empty(system, words, process, area, (pages.start, pages.stop))
+    notes: list[str] = []
+    for page in pages:
+        writable = area.writable(area.va(page)) and area.is_cow
+        notes += hugetlb.fault(system, process, area, area.va(page), write=writable, name=name or next_name(system))
+        name = None
+    return notes
 
 
 def _small(words: Words, text: str) -> int:

@@ -8,10 +8,21 @@ from ...rmap.folio import Folio, Kind
 from ...rmap.levels import Level
 from ...rmap.models import MODELS
 from ...rmap.operations import collapse, ksm, migrate, partial, reclaim, swap, unmap
+from ...rmap.space.area import Area
 from ...rmap.space.process import Leaf, Process
 from ...rmap.space.recount import recount_problems
 from ...rmap.space.system import System
-from ..operands import addresses_of, area_of, locate, next_name, process_of, range_of, require_one_vma, require_unused
+from ..operands import (
+    addresses_of,
+    area_of,
+    locate,
+    next_name,
+    process_of,
+    range_of,
+    require_base_pages,
+    require_one_vma,
+    require_unused,
+)
 from ..script import Words
 
 
@@ -20,7 +31,16 @@ def _folio(system: System, words: Words, *, anon: bool = False) -> Folio:
     folio = system.folios.get(name)
     if folio is None or (anon and not folio.is_anon):
         raise words.error(f"no {'anonymous ' if anon else ''}folio of this name exists", name)
+    if folio.kind.is_hugetlb:
+        raise words.error("not done to hugetlb pages", name)
     return folio
+
+
+def _area(system: System, words: Words) -> tuple[Process, Area]:
+    process = process_of(system, words)
+    area = area_of(process, words)
+    require_base_pages(words, area)
+    return process, area
 
 
 def _migrate(system: System, words: Words) -> list[str]:
@@ -47,8 +67,7 @@ def _split_folio(system: System, words: Words) -> list[str]:
 
 def _collapse(system: System, words: Words) -> list[str]:
     name = words.option("as") or next_name(system)
-    process = process_of(system, words)
-    area = area_of(process, words)
+    process, area = _area(system, words)
     first, end = range_of(area, words)
     size = system.levels.size(Level.PMD)
     va = area.va(first)
@@ -67,8 +86,8 @@ def _collapse(system: System, words: Words) -> list[str]:
 
 
 def _split(system: System, words: Words) -> list[str]:
-    process = process_of(system, words)
-    start, end = addresses_of(area_of(process, words), words)
+    process, area = _area(system, words)
+    start, end = addresses_of(area, words)
     leaves = [leaf for leaf in process.leaves(start, end) if leaf.level != Level.PTE]
     if not leaves:
         raise words.error(f"{process.name} maps nothing there by a PMD or PUD")
@@ -88,8 +107,7 @@ def _swapcache(system: System, words: Words) -> list[str]:
 
 
 def _swapout(system: System, words: Words) -> list[str]:
-    process = process_of(system, words)
-    area = area_of(process, words)
+    process, area = _area(system, words)
     start, end = addresses_of(area, words)
     leaves = process.leaves(start, end)
     if not any(leaf.folio.is_anon for leaf in leaves):
@@ -108,8 +126,8 @@ def _reclaim(system: System, words: Words) -> list[str]:
 
 
 def _pageout(system: System, words: Words) -> list[str]:
-    process = process_of(system, words)
-    start, end = addresses_of(area_of(process, words), words)
+    process, area = _area(system, words)
+    start, end = addresses_of(area, words)
     return reclaim.pageout(system, process, start, end)
 
 
@@ -117,7 +135,7 @@ def _merge(system: System, words: Words) -> list[str]:
     kept, first, va = locate(system, words)
     given, second, other = locate(system, words)
     for leaf in (first, second):
-        if not leaf.folio.is_anon or leaf.folio.in_swapcache:
+        if not leaf.folio.is_anon or leaf.folio.in_swapcache or leaf.folio.kind.is_hugetlb:
             name = system.name_of(leaf.folio)
             raise words.error("only anonymous pages outside the swap cache are merged", name)
     if second.folio.kind is Kind.KSM or (first.folio is second.folio and not first.folio.is_large):
