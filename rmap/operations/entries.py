@@ -6,6 +6,7 @@ from ...arch.linux import MIGRATION_KINDS, EntryKind, LinuxFlags
 from ...mmu.editor import Reason
 from ..levels import Level
 from ..space.process import Leaf, NonPresent, Process
+from ..views.inputs import State
 
 SOFTWARE = LinuxFlags.SOFT_DIRTY | LinuxFlags.UFFD_WP
 """What swap and migration entries keep in software bits."""
@@ -19,6 +20,15 @@ def write_swap(process: Process, va: int, slot: int, flags: LinuxFlags, reason: 
     `flags` are EXCLUSIVE and those in SOFTWARE.
     """
     process.put_entry(va, process.linux.swap(0, slot, flags), reason)
+
+
+def write_protect(process: Process, leaf: Leaf, reason: Reason) -> None:
+    """pte_wrprotect, or the readable kind of a device-private entry; a device-exclusive one has no rights to lose."""
+    if leaf.state is State.PRESENT:
+        process.rewrite_leaf(leaf, set_=LinuxFlags.NONE, clear=LinuxFlags.WRITE, reason=reason)
+    elif leaf.state is State.DEVICE_PRIVATE:
+        flags = leaf.flags & ~LinuxFlags.WRITE
+        process.install_device_private(leaf.va, leaf.folio, leaf.page, leaf.nr_pages, flags, reason)
 
 
 def write_migration(process: Process, leaf: Leaf, *, exclusive: bool) -> None:

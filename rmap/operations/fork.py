@@ -12,7 +12,8 @@ from ..observer import EXCLUSIVE, Intent
 from ..space.area import Area
 from ..space.process import WRITE, Process, Run
 from ..space.system import System
-from .entries import copy_nonpresent
+from .device import restore_exclusive
+from .entries import copy_nonpresent, write_protect
 from .fault import anon
 from .unmap import exit_mm, split
 
@@ -33,6 +34,7 @@ def fork(system: System, src: Process, name: str, files: bool) -> list[str]:
         dst.areas[key] = area.copy()
         if not (_needs_copy(area) or files):
             continue
+        restore_exclusive(src, area.start, area.end)
         for run in src.runs(area.start, area.end, alike=True):
             failed = _copy_run(system, src, dst, run, area, notes)
             if failed:
@@ -104,14 +106,11 @@ def _duplicate(src: Process, dst: Process, run: Run, area: Area) -> bool:
     flags = run.flags & ~(WRITE if area.is_cow else LinuxFlags.DIRTY) & ~_NOT_INHERITED
     try:
         with dst.editor.batch(Intent(source=src.mm)):
-            if run.folio.kind.is_hugetlb:
-                dst.install_huge(run.va, run.folio, flags, Reason.FORK)
-            else:
-                dst.install(run.va, run.level, run.folio, run.page, run.nr_pages, flags, Reason.FORK)
+            dst.install_like(run, run.va, flags, Reason.FORK)
     except Busy:
         return False
     if WRITE in run.flags and area.is_cow:
         with src.editor.batch():
             for leaf in src.leaves(run.va, run.va + run.nr_pages * src.page_size):
-                src.rewrite_leaf(leaf, set_=LinuxFlags.NONE, clear=WRITE, reason=Reason.FORK)
+                write_protect(src, leaf, Reason.FORK)
     return True

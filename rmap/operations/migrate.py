@@ -6,12 +6,13 @@ from collections.abc import Callable
 
 from ...arch.linux import MIGRATION_KINDS, EntryKind, LinuxFlags
 from ...mmu.editor import Reason
-from ..folio import Flags, Folio
+from ..folio import NO_FLAGS, Flags, Folio
 from ..levels import Level
 from ..observer import Intent
 from ..space.area import File
 from ..space.process import WRITE, Leaf, Process
 from ..space.system import System
+from ..views.inputs import State
 from .entries import KEPT, split_migration, write_migration
 from .unmap import split, zap
 
@@ -77,8 +78,9 @@ def _map_again(
     exclusive = new.is_anon and kind is not EntryKind.MIGRATION_READ
     flags = WRITE if kind is EntryKind.MIGRATION_WRITE else LinuxFlags.NONE
     n = system.levels.size(level)
+    state = State.DEVICE_PRIVATE if new.is_device_private else State.PRESENT
     with process.editor.batch(Intent(exclusive=exclusive, exempt=True)):
-        process.install(va, level, new, page, n, flags | kept & KEPT, Reason.MIGRATE)
+        process.install_like(Leaf(va, level, new, page, n, flags, state), va, flags | kept & KEPT, Reason.MIGRATE)
 
 
 # ---- migration of a folio
@@ -105,11 +107,15 @@ def put_back(system: System, folio: Folio) -> None:
     del system.isolated[folio]
 
 
-def end(system: System, folio: Folio) -> list[str]:
-    """move_to_new_folio: a new folio takes the old one's place in page or swap cache and in the migration entries."""
+def end(system: System, folio: Folio, *, device: bool = False) -> list[str]:
+    """move_to_new_folio: a new folio takes the old one's place in page or swap cache and in the migration entries.
+
+    `device` takes it from a device's memory (MEMORY_DEVICE_PRIVATE), else from the system's.
+    """
     acct, name = system.acct, system.name_of(folio)
     new = system.new_folio(system.unused_name(f"{name}'"), folio.order, folio.kind, fresh=False)
-    new.flags = folio.flags & ~Flags.SWAPCACHE
+    new.flags = folio.flags & ~(Flags.SWAPCACHE | Flags.DEVICE_PRIVATE)
+    new.flags |= Flags.DEVICE_PRIVATE if device else NO_FLAGS
     if folio.is_anon:
         for model in acct.live(new):
             model.count_mthp(model.stats.mthp_nr_anon, new, 1)

@@ -10,7 +10,8 @@ from ..space.area import GONE, READ_ONLY, WRITABLE, Area
 from ..space.process import WRITE, Process
 from ..space.system import System
 from ..views.inputs import State
-from .entries import rewrite_migration, split_migration
+from .device import restore_exclusive
+from .entries import rewrite_migration, split_migration, write_protect
 from .unmap import split, split_at_edges
 
 
@@ -24,18 +25,13 @@ def mremap(system: System, process: Process, area: Area, start: int) -> list[str
             for other in process.nonpresent(area.start, area.end):
                 if other.level == level:
                     split_migration(process, other)
+    restore_exclusive(process, area.start, area.end)
     moved, others = process.runs(area.start, area.end, alike=True), process.nonpresent(area.start, area.end)
-    raws = {run.va: _raw(process, run.va) for run in moved}
     with process.editor.batch():
         process.clear(area.start, area.end - area.start, Reason.MOVE)
         for run in moved:
             va = start + run.va - area.start
-            if run.folio.kind.is_hugetlb:
-                process.install_huge(va, run.folio, run.flags, Reason.MOVE)
-            elif process.linux.decode(raws[run.va][0], raws[run.va][1]).present:
-                process.install(va, run.level, run.folio, run.page, run.nr_pages, run.flags, Reason.MOVE)
-            else:
-                process.put_entry(va, raws[run.va][1], Reason.MOVE, run.level)
+            process.install_like(run, va, run.flags, Reason.MOVE)
         for other in others:
             process.put_entry(start + other.va - area.start, other.entry.raw, Reason.MOVE, other.level)
         process.free_tables(area.start, area.end)
@@ -54,11 +50,6 @@ def clear_refs(process: Process) -> list[str]:
     return []
 
 
-def _raw(process: Process, va: int) -> tuple[int, int]:
-    slot = process.editor.lookup(va)
-    return slot.level.number, process.editor.read(slot)
-
-
 def mprotect(system: System, process: Process, area: Area, pages: tuple[int, int], write: bool) -> list[str]:
     """change_protection: the area's and the entries' rights; a leaf that the range cuts is split first.
 
@@ -73,13 +64,19 @@ def mprotect(system: System, process: Process, area: Area, pages: tuple[int, int
     notes = split_at_edges(system, process, low, high)
     process.unfold(low, high)
     leaves = process.leaves(low, high)
-    chosen = [leaf for leaf in leaves if not write or (leaf.folio.is_anon and leaf.folio.exclusive[leaf.page])]
+    if write:
+        mine = [leaf for leaf in leaves if leaf.folio.is_anon and leaf.folio.exclusive[leaf.page]]
+        chosen = [leaf for leaf in mine if leaf.state is State.PRESENT]
+    else:
+        chosen = leaves
     for leaf in chosen if len(chosen) < len(leaves) else ():  # the entries of a contpte block may no longer be alike
         process.unfold(leaf.va, leaf.va + leaf.nr_pages * process.page_size)
-    given, taken = (WRITE, LinuxFlags.NONE) if write else (LinuxFlags.NONE, WRITE)
     with process.editor.batch():
         for leaf in chosen:
-            process.rewrite_leaf(leaf, set_=given, clear=taken, reason=Reason.PROTECT)
+            if write:
+                process.rewrite_leaf(leaf, set_=WRITE, clear=LinuxFlags.NONE, reason=Reason.PROTECT)
+            else:
+                write_protect(process, leaf, Reason.PROTECT)
     for other in process.nonpresent(low, high) if not write else ():
         if other.entry.kind is EntryKind.MIGRATION_WRITE:
             kind = EntryKind.MIGRATION_READ_EXCLUSIVE if area.is_cow else EntryKind.MIGRATION_READ

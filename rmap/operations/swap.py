@@ -20,7 +20,7 @@ def swapout(system: System, process: Process, start: int, end: int) -> list[str]
     is still mapped stays in the cache. An exclusive page that may be pinned stays mapped.
     """
     split_down(system, process, start, end)
-    leaves = [leaf for leaf in process.leaves(start, end) if leaf.folio.is_anon]
+    leaves = [leaf for leaf in process.leaves(start, end) if leaf.folio.is_anon and not leaf.folio.is_device_private]
     return swap_leaves(system, [(process, leaf) for leaf in leaves])
 
 

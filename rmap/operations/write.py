@@ -11,7 +11,7 @@ from ..space.area import Area
 from ..space.process import READ, WRITE, WRITTEN, Leaf, Process
 from ..space.system import System
 from ..views.inputs import State
-from . import hugetlb
+from . import device, hugetlb
 from .fault import anon, fault_around, file, zero_page
 from .swap import swapin
 from .unmap import split
@@ -28,6 +28,12 @@ def access(system: System, process: Process, va: int, *, write: bool, name: str)
     if area.huge:
         return hugetlb.access(system, process, area, va, write=write, name=name)
     leaves, others = process.leaves(va, va + 1), process.nonpresent(va, va + 1)
+    if leaves and leaves[0].state is State.DEVICE_PRIVATE:
+        notes = device.to_memory(system, process, va)
+        return notes + access(system, process, va, write=write, name=name) if not _stays(process, va) else notes
+    if leaves and leaves[0].state is State.DEVICE_EXCLUSIVE:
+        device.restore_exclusive(process, va, va + 1)
+        return ["no longer exclusive to the device", *access(system, process, va, write=write, name=name)]
     if leaves and leaves[0].state is State.PRESENT and (leaves[0].write or not write):
         wanted = WRITTEN if write else READ
         process.rewrite(va, set_=wanted & ~WRITE, reason=Reason.ACCESS)
@@ -44,6 +50,11 @@ def access(system: System, process: Process, va: int, *, write: bool, name: str)
     if others and not write:
         return []
     return _missing(system, process, area, va, write=write, name=name)
+
+
+def _stays(process: Process, va: int) -> bool:
+    """Whether the page is still the device's: it may be pinned."""
+    return process.leaf(va).state is State.DEVICE_PRIVATE
 
 
 def _missing(system: System, process: Process, area: Area, va: int, *, write: bool, name: str) -> list[str]:

@@ -9,7 +9,7 @@ from operator import attrgetter
 from typing import TYPE_CHECKING
 
 from ...arch.errors import InputError, PtwalkError
-from ...arch.linux import DEVICE_PRIVATE_KINDS, EntryKind, Linux, LinuxEntry, LinuxFlags
+from ...arch.linux import EntryKind, Linux, LinuxEntry, LinuxFlags
 from ...mmu.editor import Reason, Slot, TableEditor
 from ..folio import Folio
 from ..levels import Level
@@ -129,8 +129,7 @@ class Process:
         if entry.state is not State.DEVICE_PRIVATE:
             return False
         slot = self.editor.lookup(entry.va)
-        kind = self.linux.decode(slot.level.number, self.editor.read(slot)).kind
-        return kind is EntryKind.DEVICE_PRIVATE_WRITE and kind in DEVICE_PRIVATE_KINDS
+        return self.linux.decode(slot.level.number, self.editor.read(slot)).kind is EntryKind.DEVICE_PRIVATE_WRITE
 
     def leaf(self, va: int) -> Leaf:
         """The entry that maps an address."""
@@ -236,6 +235,27 @@ class Process:
                 raw = self.linux.page(number, folio.pfn + page, flags | LinuxFlags.USER)
                 raw = self.linux.set(number, raw, LinuxFlags.CONTIG) if contig else raw
                 self.put_entry(va + page * self.page_size, raw, reason, level)
+
+    def install_like(self, run: Leaf, va: int, flags: LinuxFlags, reason: Reason) -> None:
+        """Map at `va` what a run maps: present entries, those of a hugetlb page, or device-private ones."""
+        if run.folio.kind.is_hugetlb:
+            self.install_huge(va, run.folio, flags, reason)
+        elif run.state is State.DEVICE_PRIVATE:
+            self.install_device_private(va, run.folio, run.page, run.nr_pages, flags, reason)
+        else:
+            self.install(va, run.level, run.folio, run.page, run.nr_pages, flags, reason)
+
+    def install_device_private(
+        self, va: int, folio: Folio, page: int, n: int, flags: LinuxFlags, reason: Reason
+    ) -> None:
+        """Device-private PTEs for n pages of a folio; of `flags` WRITE picks the kind, soft bits are kept."""
+        kind = EntryKind.DEVICE_PRIVATE_WRITE if WRITE in flags else EntryKind.DEVICE_PRIVATE_READ
+        kept = flags & (LinuxFlags.SOFT_DIRTY | LinuxFlags.UFFD_WP)
+        with self.editor.batch():
+            for at in range(n):
+                self.put_entry(
+                    va + at * self.page_size, self.linux.pfn_entry(kind, folio.pfn + page + at, kept), reason
+                )
 
     def put_entry(self, va: int, raw: int, reason: Reason, level: Level = Level.PTE) -> None:
         """Write a raw entry at a level, tables allocated as needed."""

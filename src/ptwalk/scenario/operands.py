@@ -8,6 +8,7 @@ from ..rmap.operations.hugetlb import orders
 from ..rmap.space.area import GONE, Area
 from ..rmap.space.process import Leaf, Process
 from ..rmap.space.system import System
+from ..rmap.views.inputs import State
 from .script import Words
 
 MAX_AREA = 1 << 38
@@ -120,6 +121,13 @@ def locate(system: System, words: Words) -> tuple[Process, Leaf, int]:
         area = process.area(va)
         raise words.error(f"page {area.page(va)} of {area.name} is not mapped by {process.name}")
     return process, leaves[0], va
+
+
+def require_present(system: System, words: Words, *leaves: Leaf) -> None:
+    """Refuse device entries: the page would be faulted back first."""
+    for leaf in leaves:
+        if leaf.state is not State.PRESENT:
+            raise words.error(f"the entry is {leaf.state.value}; read brings the page back", system.name_of(leaf.folio))
 
 
 def order_of(system: System, words: Words, nr_pages: int) -> int:

@@ -7,20 +7,24 @@ from collections.abc import Callable
 from ...rmap.folio import Folio, Kind
 from ...rmap.levels import Level
 from ...rmap.models import MODELS
-from ...rmap.operations import collapse, ksm, migrate, partial, reclaim, swap, unmap
+from ...rmap.operations import collapse, device, ksm, migrate, partial, reclaim, swap, unmap
+from ...rmap.operations.write import access
 from ...rmap.space.area import Area
 from ...rmap.space.process import Leaf, Process
 from ...rmap.space.recount import recount_problems
 from ...rmap.space.system import System
+from ...rmap.views.inputs import State
 from ..operands import (
     addresses_of,
     area_of,
     locate,
     next_name,
+    page_of,
     process_of,
     range_of,
     require_base_pages,
     require_one_vma,
+    require_present,
     require_unused,
 )
 from ..script import Words
@@ -134,6 +138,7 @@ def _pageout(system: System, words: Words) -> list[str]:
 def _merge(system: System, words: Words) -> list[str]:
     kept, first, va = locate(system, words)
     given, second, other = locate(system, words)
+    require_present(system, words, first, second)
     for leaf in (first, second):
         if not leaf.folio.is_anon or leaf.folio.in_swapcache or leaf.folio.kind.is_hugetlb:
             name = system.name_of(leaf.folio)
@@ -166,6 +171,32 @@ def _recount(system: System, words: Words) -> list[str]:
     return found or [f"recounted from the page tables: {told}, every figure agrees"]
 
 
+def _device_private(system: System, words: Words) -> list[str]:
+    process, area = _area(system, words)
+    start, end = addresses_of(area, words)
+    if not any(leaf.folio.is_anon for leaf in process.leaves(start, end)):
+        raise words.error(f"{process.name} maps no anonymous page there")
+    return device.to_device(system, process, start, end)
+
+
+def _device_exclusive(system: System, words: Words) -> list[str]:
+    """The driver faults the page in as for a write first, so that it is exclusive."""
+    name = words.option("as") or next_name(system)
+    process = process_of(system, words)
+    va = page_of(process, words)
+    area = process.area(va)
+    require_base_pages(words, area)
+    if not (area.file is None and area.writable(va)):
+        raise words.error("only writable anonymous memory can be exclusive to a device", area.name)
+    require_unused(system, words, name)
+    notes = access(system, process, va, write=True, name=name)
+    unmap.split_down(system, process, va, va + 1)
+    leaf = process.leaf(va)
+    if leaf.state is not State.PRESENT:
+        raise words.error(f"{system.name_of(leaf.folio)} may be pinned and stays the device's")
+    return notes + device.make_exclusive(process, va)
+
+
 STEPS: dict[str, Callable[[System, Words], list[str]]] = {
     "migrate": _migrate,
     "split": _split,
@@ -176,6 +207,8 @@ STEPS: dict[str, Callable[[System, Words], list[str]]] = {
     "reclaim": _reclaim,
     "pageout": _pageout,
     "merge": _merge,
+    "device-private": _device_private,
+    "device-exclusive": _device_exclusive,
     "scan": _scan,
     "deferred-split": _deferred_split,
     "recount": _recount,

@@ -9,7 +9,7 @@ from ...rmap.operations import unmap
 from ...rmap.operations.fork import fork
 from ...rmap.space.process import Process
 from ...rmap.space.system import System
-from ..operands import locate, process_of
+from ..operands import locate, process_of, require_present
 from ..script import Words
 
 
@@ -26,6 +26,7 @@ def _exit(system: System, words: Words) -> list[str]:
 
 def _pins(system: System, words: Words) -> tuple[Process, Folio, int]:
     process, leaf, _ = locate(system, words)
+    require_present(system, words, leaf)
     n = words.number("the number of pins") if words.left else 1
     if not 0 < n < 1 << 20:
         raise words.error("not a number of pins", n)
