@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from ..mmu.progress import tracked
 from .calls import Accounting
 from .folio import Folio, Kind
 from .levels import Level, LevelOrders, Rules
@@ -152,9 +153,9 @@ def explore(world: World, depth: int, max_states: int | None = None) -> Explorat
     seen = {state_key(start, world)}
     frontier: list[tuple[CheckedStream, tuple[Operation, ...]]] = [(start, ())]
     transitions = 0
-    for _ in range(depth):
+    for step in range(depth):
         reached: list[tuple[CheckedStream, tuple[Operation, ...]]] = []
-        for stream, path in frontier:
+        for stream, path in tracked(frontier, f"states of {step} operations", every=16):
             for operation in legal_operations(stream, world):
                 if max_states is not None and len(seen) >= max_states:
                     return Exploration(len(path), len(seen), transitions, False, time.monotonic() - begun)

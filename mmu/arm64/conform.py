@@ -14,6 +14,7 @@ from typing import Any
 from ...arch.arm64.faults import FaultType, describe_status
 from ...arch.errors import InputError, RegisterError
 from ..conform import ConformReport
+from ..progress import tracked
 from .cases import COLUMNS, Case, CaseFile, result_columns
 from .features import PROFILES
 from .system import SystemState
@@ -64,7 +65,7 @@ def run_case(case: Case) -> tuple[dict[str, int], dict[int, int]]:
 def _reference(file: CaseFile, profile: str, columns: list[str], report: ConformReport) -> None:
     wanted = [file.arrays[name].tolist() for name in columns]
     wrong = dict.fromkeys([*columns, _UPDATES], 0)
-    for i in range(len(file)):
+    for i in tracked(range(len(file)), "cases, reference walker", every=256):
         try:
             got, updates = run_case(_with_profile(file.case(i), profile))
         except RegisterError as error:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from ...arch.errors import InputError, RegisterError
 from ..conform import ConformReport
+from ..progress import tracked
 from ..walk import AccessKind
 from .cases import COLUMNS, SUCCESS, Case, CaseFile, result_columns
 from .emulators import ANSWERS, compare_answers
@@ -39,7 +40,7 @@ def conform(path: Path | str, profile: str = "architecture", engines: tuple[str,
         raise InputError("the file holds no results to compare with", file=path, field="o_*")
     report = ConformReport(str(path), "x86_64", len(file), profile)
     if "reference" in engines:
-        for i in range(len(file)):
+        for i in tracked(range(len(file)), "cases, reference walker", every=256):
             _one(file, report, i, columns, profile)
     if "kernel" in engines:
         _kernel(file, report, columns, profile)

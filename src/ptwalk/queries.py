@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from .arch.errors import InputError
 from .mmu.memory import Memory
+from .mmu.progress import tracked
 from .mmu.regime import EntryType, Regime
 from .mmu.spaces import MAX_TABLES, Broken, Leaf, SpaceLimitError, leaves, read_entries
 from .mmu.walk import Access, AccessKind, Rights, Translation, outcome
@@ -138,7 +139,7 @@ def lint(memory: Memory, regime: Regime) -> list[Finding]:
     """Entries that lead nowhere, pages writable and executable at once, contiguous sets that break their rule, memory
     reached through different memory types."""
     broken: list[Broken] = []
-    found = list(leaves(memory, regime, report=broken.append))
+    found = list(tracked(leaves(memory, regime, report=broken.append), "leaves read", every=4096))
     findings = [
         Finding(
             "dead-entry", b.va, f"the {b.level.name} at {b.entry_pa:#018x} => {b.entry:#x} leads nowhere: {b.reason}"

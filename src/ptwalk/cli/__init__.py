@@ -10,6 +10,7 @@ from cyclopts import App, CycloptsError, Parameter
 
 from .. import __version__
 from ..arch.errors import PtwalkError
+from . import progress
 
 DONE, NEGATIVE, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 
@@ -54,7 +55,8 @@ def _refuse(sentence: str) -> int:
 def run(arguments: Sequence[str]) -> int:
     """Run one command and return its exit code; errors become one sentence on stderr."""
     try:
-        result = app(arguments, exit_on_error=False, print_error=False)
+        with progress.shown():
+            result = app(arguments, exit_on_error=False, print_error=False)
         sys.stdout.flush()
         return result if isinstance(result, int) else DONE
     except PtwalkError as error:

@@ -11,6 +11,7 @@ from cyclopts import Parameter
 from .. import queries
 from ..arch.errors import InputError
 from ..loaders.listing import load_listing
+from ..mmu.progress import tracked
 from ..mmu.spaces import leaves
 from . import common, listed
 from .source import DEFAULT, Source, choose, open_machine
@@ -92,7 +93,8 @@ def diff(
         regime, label = choose(machine, name, None)
         sides.append((machine, regime, label))
     (one, one_regime, one_label), (two, two_regime, two_label) = sides
-    changes = list(queries.diff(leaves(one.memory, one_regime), leaves(two.memory, two_regime)))
+    read = tracked(leaves(one.memory, one_regime), "leaves read", every=4096)
+    changes = list(queries.diff(read, leaves(two.memory, two_regime)))
     if json:
         rows = [
             {

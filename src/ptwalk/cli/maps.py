@@ -12,6 +12,7 @@ from cyclopts import Parameter
 
 from ..formats import LINES, write_parquet
 from ..mmu.machine import Machine
+from ..mmu.progress import tracked
 from ..mmu.regime import Regime, Tree
 from ..mmu.spaces import Broken, Range, leaves, ranges
 from . import common, listed
@@ -61,7 +62,10 @@ def maps(
     regime, label = choose(machine, process, root)
     broken: list[Broken] = []
     keep = common.leaf_filter(rights, size, pa, va)
-    found = filter(keep, leaves(machine.memory, regime, report=broken.append))
+    every = leaves(machine.memory, regime, report=broken.append)
+    if parquet is not None or not sys.stdout.isatty():  # on a terminal the lines themselves show how far it is
+        every = tracked(every, "leaves", every=4096)
+    found = filter(keep, every)
     format = "json" if json else "jsonl" if jsonl else format
     json, jsonl = format == "json", format == "jsonl"
     if parquet is not None:

@@ -8,6 +8,7 @@ from html import escape
 from ..arch.errors import InputError
 from ..cli.info import paging, plain
 from ..mmu.machine import Machine
+from ..mmu.progress import tracked
 from ..mmu.spaces import leaves
 from ..mmu.walk import Translation, finish
 from ..queries import lint
@@ -29,9 +30,9 @@ def page(machine: Machine, spaces: Sequence[str], walks: Sequence[Wanted], check
     except InputError as error:
         accounts, why = None, error.problem
     parts = [("the machine", "".join(_machine(machine)))]
-    parts += [(_walk_title(wanted), "".join(draw_walk(machine, wanted))) for wanted in walks]
+    parts += [(_walk_title(wanted), "".join(draw_walk(machine, wanted))) for wanted in tracked(walks, "walks")]
     palette = Palette(accounts)
-    for nth, name in enumerate(spaces):
+    for nth, name in enumerate(tracked(spaces, "address spaces")):
         controls = CONTROLS if nth == 0 else ""
         parts.append((f"address space {name}", controls + "".join(_space(machine, name, palette))))
     frames = _frames(machine, walks)

@@ -10,6 +10,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from ..loaders.capture import Capture
+from ..mmu.progress import tracked
 from .adopted import MODELS, Adopted, Kernel
 from .compare import Comparison, compare, kpagecount_agreement
 from .report import RmapVerifyReport
@@ -27,10 +28,10 @@ def verify_capture(capture: Capture, checkpoints: Collection[int] | None = None)
     """Verify an open capture."""
     kernel = Kernel.of(capture)
     numbers = [number for number in capture.checkpoints if checkpoints is None or number in checkpoints]
-    adopted = [Adopted(capture.checkpoint(number), kernel) for number in numbers]
+    adopted = [Adopted(capture.checkpoint(number), kernel) for number in tracked(numbers, "checkpoints adopted")]
     model, evidence = choose_model(kernel, adopted)
     report = RmapVerifyReport(capture.path.name, kernel.release, model, evidence, numbers)
-    for one in adopted:
+    for one in tracked(adopted, "checkpoints compared"):
         _add(report, compare(one, one.model(model)))
     return report
 

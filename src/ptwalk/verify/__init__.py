@@ -6,6 +6,7 @@ from pathlib import Path
 
 from ..loaders.capture import Capture, Checkpoint
 from ..loaders.capture_machine import machine_of
+from ..mmu.progress import tracked
 from .compare import ProcessCheck
 from .report import Disagreement, VerifyReport
 from .rules import RULES
@@ -23,9 +24,9 @@ def verify(path: str | Path) -> VerifyReport:
     capture = Capture(path)
     report = VerifyReport(str(capture.path), capture.arch, capture.kernel, capture.checkpoints)
     checkpoints = [capture.checkpoint(number) for number in capture.checkpoints]
-    for i, checkpoint in enumerate(checkpoints):
+    for i, checkpoint in enumerate(tracked(checkpoints, "checkpoints")):
         machine = machine_of(checkpoint)
-        for tag in checkpoint.tags:
+        for tag in tracked(checkpoint.tags, f"processes of checkpoint {checkpoint.number}"):
             following = next((c for c in checkpoints[i + 1 :] if _same_process(checkpoint, c, tag)), None)
             ProcessCheck(checkpoint, machine, tag, following).run(report)
         _check_user_roots(checkpoint, report)
