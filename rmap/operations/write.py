@@ -7,7 +7,7 @@ from ...mmu.editor import Reason
 from ..folio import Flags, Kind
 from ..levels import Level
 from ..observer import EXCLUSIVE
-from ..space.area import Area
+from ..space.area import Area, File
 from ..space.process import READ, WRITE, WRITTEN, Leaf, Process
 from ..space.system import System
 from ..views.inputs import State
@@ -63,6 +63,8 @@ def _missing(system: System, process: Process, area: Area, va: int, *, write: bo
     if area.file is None and not write:
         zero_page(process, va)
         return ["the zero page, which rmap does not count"]
+    if area.file is not None and area.offset + page in area.file.swapped:
+        _shmem_swapin(system, area.file, area.offset + page, name)
     if area.file is not None and area.file.at(area.offset + page) is None:
         return [f"SIGBUS: page {area.offset + page} of {area.file.name} has no folio"]
     if write and area.is_cow:
@@ -70,6 +72,12 @@ def _missing(system: System, process: Process, area: Area, va: int, *, write: bo
     if not write:
         return fault_around(system, process, area, page)
     return file(system, process, area, page, page + 1, Level.PTE) or write_fault(system, process, va)
+
+
+def _shmem_swapin(system: System, file: File, page: int, name: str) -> None:
+    """shmem_swapin_folio: a page of a shmem file comes back as a folio of one page called `name`."""
+    del file.swapped[page]
+    file.folios[page] = system.new_folio(name if name not in system.folios else system.unused_name(name), 0, file.kind)
 
 
 def write_fault(system: System, process: Process, va: int) -> list[str]:

@@ -247,6 +247,13 @@ def test_reclaim_takes_a_folio_from_every_process() -> None:
     assert story(THP + "pin A v 0\nreclaim F").steps[-1].notes == ["F may be pinned and stays"]
 
 
+def test_a_shmem_page_comes_back_from_swap() -> None:
+    run = story(SHMEM + "fault A v 0..511 pmd\nreclaim S\nread A v 7 as G\nwrite B w 7")
+    assert mapped(run, "G") == {"A": [(0, 0, 1)], "B": [(0, 0, 1)]}
+    assert smaps(run, "A", "Rss", "Pss", "Swap") == [[4, 2, 2044]] * 3
+    assert run.steps[-1].snapshot.folios["G"].references == 3
+
+
 def test_pageout_leaves_shared_folios_alone_and_splits_what_it_covers_in_part() -> None:
     shared = story(THP + "fork A B\npageout A v")
     assert shared.steps[-1].notes == ["F may be mapped elsewhere and is left alone"]
