@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ptwalk.mmu.kernels import flat_view
 from ptwalk.mmu.kernels.reverse import reverse_map
-from ptwalk.mmu.kernels.spaces import leaves
+from ptwalk.mmu.kernels.spaces import leaves_in_parts
 
 from .scenes import scene
 
@@ -24,7 +24,7 @@ def run(folder: Path, short: bool) -> list[dict[str, float]]:
         stage = scene(size * GIB)
         view, lower = flat_view(stage.memory), stage.regime.trees[0]
         begin = time.process_time()
-        count = len(leaves(view, stage.regime, max_tables=1 << 20))
+        count = sum(len(part) for part in leaves_in_parts(view, stage.regime, max_tables=1 << 20))
         middle = time.process_time()
         built = reverse_map(
             view, {"": stage.regime}, trees=lower.__eq__, ram=stage.ram, max_tables=1 << 20,

@@ -8,8 +8,9 @@ takes over.
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import dropwhile, islice
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 
 from ..memory import PhysicalMemory
 from ..regime import EntryType, Regime, Tree
-from ..spaces import MAX_TABLES, Broken, Range, granted
+from ..spaces import MAX_TABLES, Broken, Leaf, Range, granted
 from ..spaces import leaves as reference_leaves
 from ..spaces import ranges as reference_ranges
 from .batch import empty_words
@@ -179,6 +180,60 @@ def leaves(memory: PhysicalMemory | MemoryView, regime: Regime, *, max_tables: i
     return Leaves(va, entry, broken, words, regime, parts)
 
 
+def leaves_in_parts(
+    memory: PhysicalMemory | MemoryView, regime: Regime, *, room: int = 1 << 20, max_tables: int = MAX_TABLES
+) -> Iterator[Leaves]:
+    """The same leaves, at most `room` (at least one table's) at a time: for spaces whose leaves no host can hold.
+
+    Memory stays bounded by 16 bytes for each leaf of a part, and 48 for each table of the last level. The `broken`
+    entries of a tree stand in its first part that has any; where the kernels meet entries they do not know the
+    reference enumeration goes on.
+    """
+    view: Any = memory_view(memory) if isinstance(memory, PhysicalMemory) else memory
+    words = memory if isinstance(memory, PhysicalMemory) else ViewMemory(view)
+    outlined, tables = [], 0
+    for tree in regime.trees if all(tree.entry_size == 8 for tree in regime.trees) else ():
+        plan = plan_of(regime, tree)
+        items, odd, tables = outline_of(view, plan, tables, max_tables)
+        outlined.append((plan, items, odd))
+    if not outlined:
+        yield from _reference_in_parts(words, regime, 0, room, max_tables)
+    for plan, items, odd in outlined:
+        for first, end in list(_slices(plan, items, room)) or [(0, 0)]:  # no leaf, but perhaps a broken entry
+            some = Items(*(column[first:end] for column in items))
+            va, entry, counts, more = _emit(view, plan, some)
+            told = _told(regime, plan, Odd(*(np.concatenate(pair) for pair in zip(odd, more, strict=True))))
+            if told is None:
+                yield from _reference_in_parts(words, regime, int(some.va[0]), room, max_tables)
+                return
+            odd = Odd(*(column[:0] for column in odd))
+            broken = sorted(told, key=lambda b: b.va)
+            yield Leaves(va, entry, broken, words, regime, [_Part(plan, some, counts, slice(0, len(va)))])
+
+
+def _slices(plan: TreePlan, items: Items, room: int) -> Iterator[tuple[int, int]]:
+    """Runs of items that have at most `room` leaves together, or one item each."""
+    last = len(plan.tree.levels) - 1
+    sizes = np.where(items.depth == last, items.entry, 1).astype(np.int64)
+    ends = np.cumsum(sizes)
+    first = 0
+    while first < len(sizes):
+        done = int(ends[first - 1]) if first else 0
+        end = max(int(np.searchsorted(ends, done + room, side="right")), first + 1)
+        yield first, end
+        first = end
+
+
+def _reference_in_parts(memory: Any, regime: Regime, start: int, room: int, max_tables: int) -> Iterator[Leaves]:
+    """The leaves from `start` on, which the reference enumeration reaches after all below it."""
+    broken: list[Broken] = []
+    every = reference_leaves(memory, regime, max_tables=max_tables, report=broken.append)
+    rows = dropwhile(lambda leaf: leaf.va < start, every)
+    while part := list(islice(rows, room)):
+        yield _from_rows(part, broken, memory, regime)
+        broken = []
+
+
 def _one(parts: Sequence[Words]) -> Words:
     """The parts as one array, without a copy where only one of them holds anything."""
     full = [part for part in parts if len(part)]
@@ -189,6 +244,10 @@ def _by_reference(memory: Any, regime: Regime, max_tables: int) -> Leaves:
     """The same from the reference enumeration, for entries that the kernels do not know."""
     broken: list[Broken] = []
     rows = list(reference_leaves(memory, regime, max_tables=max_tables, report=broken.append))
+    return _from_rows(rows, broken, memory, regime)
+
+
+def _from_rows(rows: Sequence[Leaf], broken: list[Broken], memory: Any, regime: Regime) -> Leaves:
     result = Leaves(
         np.array([row.va for row in rows], np.uint64),
         np.array([row.entry & (1 << 64) - 1 for row in rows], np.uint64),

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import itertools
 import random
+import tracemalloc
 
+import numpy as np
 import pytest
 
 from ptwalk.mmu import spaces
-from ptwalk.mmu.kernels.spaces import leaves, ranges
+from ptwalk.mmu.kernels.spaces import leaves, leaves_in_parts, ranges
+from ptwalk.mmu.machine import regime_from_registers
 from ptwalk.mmu.memory import PhysicalMemory
 from ptwalk.mmu.spaces import SpaceLimitError
 from ptwalk.mmu.walk import Translation, outcome
@@ -108,3 +111,49 @@ def test_self_referencing_tables_end_in_an_error_that_says_where(mode):
             listing(memory, regime, max_tables=300)
         assert str(limit.value) == str(reference.value)
         assert limit.value.tables == 300
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_parts_are_the_whole_and_hold_no_more_than_their_room(mode):
+    listed, several = 0, 0
+    for seed in range(3):
+        memory, regime = tame(mode, seed)
+        try:
+            whole = leaves(memory, regime)
+        except SpaceLimitError:
+            continue
+        for room in (1, 64, 1000, 1 << 20):
+            parts = list(leaves_in_parts(memory, regime, room=room))
+            most = max(tree.levels[-1].entries for tree in regime.trees)
+            assert all(len(part) <= max(room, most) for part in parts)
+            for name in ("va", "entry", "pa", "level", "page_shift", "rights"):
+                joined = [value for part in parts for value in getattr(part, name).tolist()]
+                assert joined == getattr(whole, name).tolist(), (name, f"seed {seed}")
+            broken = sorted((b.va, b.entry_pa) for part in parts for b in part.broken)
+            assert broken == sorted((b.va, b.entry_pa) for b in whole.broken)
+            several += len(parts) > 1
+        listed += len(whole)
+    assert listed > 100
+    assert several
+
+
+def test_parts_bound_the_memory_of_a_large_space():
+    """2 GiB of 4K pages: half a million leaves in parts of 16,384 need no array of more than a part's leaves."""
+    memory = PhysicalMemory()
+    memory.add_ram(0, 8 << 20)
+    for number in range(2):
+        memory.write_uint(0x2000 + 8 * number, 0x3000 + (number << 12) | 0x67)
+    memory.write_uint(0x1000, 0x2067)
+    for number in range(1024):
+        pa = 0x10000 + (number << 12)
+        memory.write_uint(0x3000 + (number // 512 << 12) + number % 512 * 8, pa | 0x67)
+        table = (np.arange(512, dtype=np.uint64) + np.uint64(number * 512) << np.uint64(12)) | np.uint64(0x67)
+        memory.window(pa, 4096)[:] = memoryview(table).cast("B")
+    regime = regime_from_registers("x86_64", {"CR3": 0x1000}, {})
+    list(leaves_in_parts(memory, regime, room=1 << 14))  # compiled, and the tables touched
+    tracemalloc.start()
+    count = sum(len(part) for part in leaves_in_parts(memory, regime, room=1 << 14))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert count == 1 << 19
+    assert peak < 3 << 20, "16 bytes for each of 16,384 leaves twice, 48 for each of 1,024 tables, and small change"
