@@ -63,9 +63,9 @@ def floors() -> None:
         taken = cost(functools.partial(gathered, table, places), WORDS)
         print(f"  random read of {size >> 10:>5} KiB, 64 in flight  {taken:6.2f}")
     source, out = np.ones(4 * WORDS, U64), empty_words(4 * WORDS)
-    print(f"  copy, written past the caches       {cost(lambda: streamed_copy(source, out), 4 * WORDS):6.2f}")
-    print(f"  copy by numpy                       {cost(lambda: np.copyto(out, source), 4 * WORDS):6.2f}")
-    print(f"  first touch of new memory           {cost(lambda: np.empty(4 * WORDS, U64).fill(1), 4 * WORDS):6.2f}")
+    print(f"  copy, written past the caches           {cost(lambda: streamed_copy(source, out), 4 * WORDS):6.2f}")
+    print(f"  copy by numpy                           {cost(lambda: np.copyto(out, source), 4 * WORDS):6.2f}")
+    print(f"  first touch of new memory               {cost(lambda: np.empty(4 * WORDS, U64).fill(1), 4 * WORDS):6.2f}")
 
 
 def walks() -> None:

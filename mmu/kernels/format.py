@@ -36,6 +36,7 @@ class Format(NamedTuple):
     fold: Any  # the table bits that count whatever the plan says
     split: Any  # 1 where the halves of the address space have roots of their own
     inside: Any  # the address bits that the tables of either half translate, 0 where the plan tells by half
+    outside: Any  # the address bits that have to equal the half's bit in either half, 0 where the plan tells
     contiguous: Any
     modifier_mask: Any  # 1 where a leaf bit (at modifier_shift) lifts another (at modified_shift): DBM
     modifier_shift: Any

@@ -311,8 +311,9 @@ def plan_for(regime: Regime, access: Access, faults: Sequence[str], *, update: b
     if shape is None or learned is None:
         return None
     widths = {half.inside for half in halves if half is not _CLOSED}
-    inside = U64(widths.pop() if len(widths) == 1 else 0)
-    return shape.format._replace(inside=inside), _build(learned, halves, update)
+    bounds = {half.outside for half in halves}
+    inside, outside = (U64(values.pop() if len(values) == 1 else 0) for values in (widths, bounds))
+    return shape.format._replace(inside=inside, outside=outside), _build(learned, halves, update)
 
 
 def _acts_alike(a: _Bits, b: _Bits) -> bool:

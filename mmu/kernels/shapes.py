@@ -65,7 +65,7 @@ def shape_of(regime: Regime, levels: Sequence[Level]) -> Shape:
             "half_bit": 63, "leaf_flip": flip | page.mask("D"), "table_flip": flip, "low_shift": page["RW"].shift,
             "up_shift": page["XD"].shift, "up_mask": 1, "table_low_shift": page["RW"].shift,
             "table_up_shift": page["XD"].shift, "fold": ALL, "split": 0,
-            "inside": 0, "contiguous": 0, "modifier_mask": 0,
+            "inside": 0, "outside": 0, "contiguous": 0, "modifier_mask": 0,
             "modifier_shift": 0, "modified_shift": 0,
         }  # fmt: skip
         entry = page.mask("P") | flip
@@ -76,6 +76,7 @@ def shape_of(regime: Regime, levels: Sequence[Level]) -> Shape:
         "low_shift": page["AP"].shift, "up_shift": page["PXN"].shift, "up_mask": 3,
         "table_low_shift": table["APTable"].shift, "table_up_shift": table["PXNTable"].shift, "fold": 0, "split": 1,
         "inside": 0,
+        "outside": 0,
         "contiguous": page.mask("Contiguous"), "modifier_mask": 1, "modifier_shift": page["DBM"].shift,
         "modified_shift": page["AP"].shift + 1,
     }  # fmt: skip

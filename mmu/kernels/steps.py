@@ -62,7 +62,10 @@ def enter(f: Any, plan: Any, va: Any) -> Any:
     v = va & pick(upper, plan.inside_up, plan.inside)
     if f.inside != _0:
         v = va & f.inside
-    return half, (va ^ (_0 - half)) & pick(upper, plan.outside_up, plan.outside), v, root
+    outside = (va ^ (_0 - half)) & pick(upper, plan.outside_up, plan.outside)
+    if f.outside != _0:
+        outside = (va ^ (_0 - half)) & f.outside
+    return half, outside, v, root
 
 
 @helper

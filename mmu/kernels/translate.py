@@ -27,6 +27,7 @@ from .views import MemoryView, View, WordsView, memory_view
 FORMS = ("auto", "single", "pipelined", "cached", "ordered", "full")
 SAMPLE = 4096
 REGION_SHIFT = 21
+FEW = 1 << 12  # addresses that the full rules translate before a plan for the fast forms is learned
 LEAST_SHARE = 1 << 16  # addresses a thread, below which starting one costs more than it saves
 
 
@@ -61,6 +62,8 @@ def translate_many(
     view: View = memory_view(memory) if isinstance(memory, PhysicalMemory) else memory
     rules = _full_rules(regime.arch)
     pa, info = empty_words(len(addresses)), empty_words(len(addresses))
+    if form == "auto" and len(addresses) < FEW:
+        form = "full"
     fast = None
     if form != "full" and not isinstance(view, WordsView):
         fast = _plan(regime, access, rules.faults, update)
