@@ -6,7 +6,6 @@ follow in snappy's framing format and a little-endian u64 with the compressed le
 
 from __future__ import annotations
 
-import mmap
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from construct import Bytes, Padding, Struct
 from ..arch.errors import InputError
 from ..mmu.memory import PhysicalMemory
 from .fields import Int32ul, Int64ul
+from .raw import map_file
 
 LIME_MAGIC, AVML_MAGIC = b"EMiL", b"AVML"
 RANGE = Struct("magic" / Bytes(4), "version" / Int32ul, "s_addr" / Int64ul, "e_addr" / Int64ul, Padding(8))
@@ -38,9 +38,7 @@ def is_lime(head: bytes) -> bool:
 
 def read_lime(path: Path) -> PhysicalMemory:
     """The memory of a LiME or AVML dump, memory-mapped copy on write where it is not compressed."""
-    with path.open("rb") as file:
-        data = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY))
-    memory = PhysicalMemory()
+    data, memory = map_file(path), PhysicalMemory()
     at = 0
     for _ in range(_MAX_RANGES):
         if at == len(data):

@@ -1,6 +1,7 @@
 """A raw image: nothing but bytes of physical memory; registers or a root come with the call.
 
-The file is memory-mapped copy on write: a machine may write to its memory, the file stays as it is.
+The file is memory-mapped copy on write: a machine may write to its memory, the file stays as it is. The host sets no
+memory aside for that, so that a file may be larger than its RAM.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from pathlib import Path
 
 from ..arch.errors import InputError
 from ..mmu.machine import Machine
-from ..mmu.memory import PhysicalMemory
+from ..mmu.memory import MAP_NORESERVE, PhysicalMemory
 from .options import Options
 from .overrides import apply_overrides
 from .presets import choose_preset
@@ -20,7 +21,8 @@ def map_file(path: Path) -> memoryview:
     """A private, writable view of a file; InputError where it is empty or cannot be mapped."""
     try:
         with path.open("rb") as file:
-            return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY))
+            flags, rights = mmap.MAP_PRIVATE | MAP_NORESERVE, mmap.PROT_READ | mmap.PROT_WRITE
+            return memoryview(mmap.mmap(file.fileno(), 0, flags=flags, prot=rights))
     except ValueError as error:  # mmap refuses to map nothing
         raise InputError("the file is empty", file=path) from error
     except OSError as error:

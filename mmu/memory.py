@@ -16,7 +16,7 @@ from typing import Protocol
 from ..arch.errors import BusError, InputError
 
 PA_BITS = 56
-_MAP_NORESERVE = 0x4000  # Linux; absent from Python's mmap module before 3.13
+MAP_NORESERVE = 0x4000  # Linux; absent from Python's mmap module before 3.13
 
 
 class Memory(Protocol):
@@ -80,7 +80,7 @@ class PhysicalMemory:
     def add_ram(self, start: int, size: int, source: str = "RAM") -> Bank:
         """Add `size` bytes of zeroed RAM; the host reserves nothing until it is touched."""
         self._check(start, size)
-        flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_NORESERVE
+        flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | MAP_NORESERVE
         try:
             backing = mmap.mmap(-1, size, flags=flags)
         except (OSError, OverflowError, ValueError) as error:

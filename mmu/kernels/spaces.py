@@ -204,7 +204,8 @@ def leaves_in_parts(
             va, entry, counts, more = _emit(view, plan, some)
             told = _told(regime, plan, Odd(*(np.concatenate(pair) for pair in zip(odd, more, strict=True))))
             if told is None:
-                yield from _reference_in_parts(words, regime, int(some.va[0]), room, max_tables)
+                start = int(some.va[0]) if first else plan.tree.va_start  # an odd entry may lie before the first item
+                yield from _reference_in_parts(words, regime, start, room, max_tables)
                 return
             odd = Odd(*(column[:0] for column in odd))
             broken = sorted(told, key=lambda b: b.va)
