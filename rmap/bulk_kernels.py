@@ -119,11 +119,12 @@ def fork_range(
     mask, shift, base = form
     frames, k, size = U64(pages.size), 0, src.size
     while k < size:
-        e = src[k]
+        here = U64(k)  # an index without a sign needs no check for one
+        e = src[here]
         if k + AHEAD < size:
-            prefetch_host(record(records, ((src[k + AHEAD] & mask) >> shift) - base))
+            prefetch_host(record(records, ((src[here + U64(AHEAD)] & mask) >> shift) - base))
         if e == _0:
-            dst[k] = e
+            dst[here] = e
             k += 1
             continue
         frame = present_frame(e, mask, shift, base, frames)
@@ -133,7 +134,7 @@ def fork_range(
         meta = peek32(at)
         if meta & PLAIN == KNOWN and peek32(at + MAPCOUNT) + _2 <= limit:
             e = protected(e, protect)
-            src[k], dst[k] = e, e & ~clear_child
+            src[here], dst[here] = e, e & ~clear_child
             bump(at, MAPCOUNT, _1)
             bump(at, REFS, _1)
             if meta & ANON:
