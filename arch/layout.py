@@ -1,14 +1,15 @@
 """Bit layouts: declared once with construct, bit 0 first as the manuals draw them, and read back as shifts and masks.
 
-A declaration is a tuple of construct fields from bit 0 upwards. `Layout` turns it round into the `BitStruct` that
-construct wants (bit 63 first), wrapped in `ByteSwapped` because entries are little-endian, and then reads shift and
-width of every field back from that construct, so that no bit number is written anywhere else.
+A declaration is a tuple of construct fields from bit 0 upwards. `Layout` reads shift and width of every field from it,
+so that no bit number is written anywhere else; for whoever wants construct itself it turns the declaration round into a
+`BitStruct` (bit 63 first), wrapped in `ByteSwapped` because entries are little-endian.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from construct import BitsInteger, BitStruct, ByteSwapped, Flag, Renamed
@@ -95,29 +96,28 @@ class Layout(Mapping[str, Field]):
 
     def __init__(self, name: str, *fields: Renamed, title: str = "", source: str = "") -> None:
         self.name, self.title, self.source = name, title, source
-        named, shift = [], 0
+        self._declared: list[Renamed] = []
+        self._fields: dict[str, Field] = {}
+        self._roles: dict[str, int] = {}
+        shift = 0
         for sub in fields:
-            width = sub.sizeof()
-            plain = sub.name in (RES0, "IGN")
-            named.append(Renamed(sub.subcon, newname=f"{sub.name}_{shift}", newdocs=sub.docs) if plain else sub)
-            shift += width
+            if sub.name in (RES0, "IGN"):
+                sub = Renamed(sub.subcon, newname=f"{sub.name}_{shift}", newdocs=sub.docs)
+            field = Field(sub.name, shift, sub.sizeof(), sub.docs)
+            self._declared.append(sub)
+            self._fields[field.name] = field
+            self._roles[field.role] = self._roles.get(field.role, 0) | field.mask
+            shift += field.width
         if shift % 8:
             raise ValueError(f"{name}: {shift} bits declared, not whole bytes")
-        self.struct = BitStruct(*reversed(named))
-        self.construct = ByteSwapped(self.struct)
-        self.width: int = self.construct.sizeof() * 8
-        self._fields = {f.name: f for f in self._read_back()}
-        self._roles: dict[str, int] = {}
-        for f in self._fields.values():
-            self._roles[f.role] = self._roles.get(f.role, 0) | f.mask
         if len(self._fields) != len(fields):
             raise ValueError(f"{name}: a field name stands twice")
+        self.width = shift
 
-    def _read_back(self) -> Iterator[Field]:
-        shift = 0
-        for sub in reversed(self.struct.subcon.subcons):
-            yield Field(sub.name, shift, sub.sizeof(), sub.docs)
-            shift += sub.sizeof()
+    @cached_property
+    def construct(self) -> Any:
+        """The layout as construct has it: bit 63 first, in a little-endian word; slow to make, and few need it."""
+        return ByteSwapped(BitStruct(*reversed(self._declared)))
 
     def __getitem__(self, name: str) -> Field:
         return self._fields[name]
@@ -156,7 +156,7 @@ class Layout(Mapping[str, Field]):
 
     def parse(self, value: int) -> dict[str, int]:
         """All fields of `value` as construct reads them: slow, the law that `decode` is tested against."""
-        parsed: Any = self.construct.parse(value.to_bytes(self.width // 8, "little"))
+        parsed = self.construct.parse(value.to_bytes(self.width // 8, "little"))
         return {name: int(parsed[name]) for name in self._fields}
 
     def build(self, **fields: int) -> int:
