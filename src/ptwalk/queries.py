@@ -189,24 +189,37 @@ def _contiguous_sets(found: list[Leaf], memory: Memory, regime: Regime) -> Itera
 
 
 def _aliases(found: list[Leaf], memory: Memory, regime: Regime) -> Iterator[Finding]:
-    """One page of memory reached with different memory types (Intel SDM volume 3A 13.12.4; Arm ARM B2.16)."""
+    """Memory reached with different memory types (Intel SDM volume 3A 13.12.4; Arm ARM B2.16), by pages of any sizes.
+
+    A page that no read can reach, such as one without the Access flag, has no type and is no alias.
+    """
     types: dict[tuple[int, ...], str] = {}
 
-    def memory_type(leaf: Leaf) -> str:
+    def memory_type(leaf: Leaf) -> str | None:
         key = tuple(leaf.layout[n].get(leaf.entry) for n in _TYPE_FIELDS if n in leaf.layout)
         if key not in types:
             access = Access(AccessKind.READ, user=bool(leaf.rights & Rights.UR))
             end = outcome(regime.walk(memory, leaf.va, access))
-            types[key] = str(end.attributes["memory type"]) if isinstance(end, Translation) else "unknown"
+            if not isinstance(end, Translation):
+                return None
+            types[key] = str(end.attributes["memory type"])
         return types[key]
 
-    by_page: dict[tuple[int, int], dict[str, int]] = {}
-    for leaf in found:
-        by_page.setdefault((leaf.pa, leaf.size), {}).setdefault(memory_type(leaf), leaf.va)
-    for (pa, _), kinds in by_page.items():
-        if len(kinds) > 1:
-            where = ", ".join(f"{kind} at {va:#018x}" for kind, va in kinds.items())
-            yield Finding("alias", min(kinds.values()), f"memory at {pa:#018x} is mapped with several types: {where}")
+    furthest: dict[str, Leaf] = {}  # by memory type: of the pages so far the one that ends last
+    clashes: dict[int, dict[str, int]] = {}
+    for leaf in sorted(found, key=lambda leaf: leaf.pa):
+        if (kind := memory_type(leaf)) is None:
+            continue
+        for other, page in furthest.items():
+            if other != kind and page.pa + page.size > leaf.pa:
+                clash = clashes.setdefault(leaf.pa, {})
+                clash.setdefault(other, page.va + leaf.pa - page.pa)
+                clash.setdefault(kind, leaf.va)
+        if kind not in furthest or furthest[kind].pa + furthest[kind].size < leaf.pa + leaf.size:
+            furthest[kind] = leaf
+    for pa, kinds in clashes.items():
+        where = ", ".join(f"{kind} at {va:#018x}" for kind, va in kinds.items())
+        yield Finding("alias", min(kinds.values()), f"memory at {pa:#018x} is mapped with several types: {where}")
 
 
 def break_before_make(before: tuple[Memory, Regime], after: tuple[Memory, Regime]) -> list[Finding]:

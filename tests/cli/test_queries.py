@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import struct
 import tarfile
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from ptwalk.cli import run
 from ptwalk.loaders import load
 from ptwalk.mmu.spaces import Leaf, leaves
 from ptwalk.mmu.walk import Rights
-from ptwalk.queries import Filter, diff, lint
+from ptwalk.queries import Filter, Finding, diff, lint
 
 CAPTURES = Path(__file__).parents[2] / "examples" / "captures"
 X86 = CAPTURES / "x86_64-7.3.4-P.tar.xz"
@@ -150,6 +151,80 @@ def test_lint_names_what_is_wrong(capsys: pytest.CaptureFixture[str], tmp_path: 
     assert "0x2000 bytes" in rules["w+x"].text
     assert run(["lint", str(path), "--process", "s"]) == 1
     assert "w+x" in capsys.readouterr().out
+
+
+def _ram(tmp_path: Path, tables: dict[int, dict[int, int]]) -> Path:
+    """A raw image with tables written word by word."""
+    ram = bytearray(0x10_0000)
+    for table, entries in tables.items():
+        for index, entry in entries.items():
+            struct.pack_into("<Q", ram, table + 8 * index, entry)
+    path = tmp_path / "ram"
+    path.write_bytes(ram)
+    return path
+
+
+def _built(
+    tmp_path: Path, preset: str, tables: dict[int, dict[int, int]], registers: dict[str, int] | None = None
+) -> dict[str, list[Finding]]:
+    """What lint finds in such tables; the root is at 0x1000."""
+    machine = load(_ram(tmp_path, tables), preset=preset, root=0x1000, registers=registers)
+    found: dict[str, list[Finding]] = {}
+    for finding in lint(machine.memory, machine.regime()):
+        if finding.va < 1 << 48:  # a raw image's root is that of both halves
+            found.setdefault(finding.rule, []).append(finding)
+    return found
+
+
+def test_lint_of_x86_tables_that_break_rules(tmp_path: Path) -> None:
+    nx, uc, pd = 1 << 63, 0x18, 0x3000  # PWT and PCD: PAT entry 3, which is UC at reset (SDM volume 3A 13.12.4)
+    pages = {0: 0x1000 | nx | uc | 7, 1: 0x2000 | nx | 7}
+    found = _built(
+        tmp_path,
+        "x86_64-4level",
+        {
+            0x1000: {0: 0x2007},
+            0x2000: {0: pd | 7},
+            pd: {0: 0x4007, 1: nx | PS | 7, 2: 1 << 13 | nx | PS | 7, 3: 0x40_0000 | PS | 7},
+            0x4000: pages,
+        },
+    )
+    assert set(found) == {"dead-entry", "alias", "w+x"}
+    (dead,), (alias,) = found["dead-entry"], found["alias"]
+    assert dead.va == 0x40_0000  # bits 20:13 of a 2M page's entry are reserved (table 5-18)
+    assert f"{pd + 16:#018x}" in dead.text
+    assert alias.va == 0  # the UC page lies within the WB one of 2M
+    assert "0x0000000000001000" in alias.text
+    assert "0x0000000000201000" in alias.text
+    assert {f.va for f in found["w+x"]} == {0x60_0000}
+
+
+def test_lint_of_contiguous_sets_that_break_rules(tmp_path: Path) -> None:
+    contiguous, page = 1 << 52, 0x60_0000_0000_0743 | 1 << 7  # XN for both, AF, inner shareable, read-only
+    whole = {i: 0x4_0000 + 0x1000 * i | page | contiguous for i in range(16)}
+    lacking = {16 + i: 0x5_0000 + 0x1000 * i | page | (contiguous if i != 5 else 0) for i in range(16)}
+    shifted = {32 + i: 0x6_1000 + 0x1000 * i | page | contiguous for i in range(16)}
+    gap = {48 + i: 0x8_0000 + 0x1000 * (i + (i > 7)) | page | contiguous for i in range(16)}
+    tables = {0x1000: {0: 0x2003}, 0x2000: {0: 0x3003}, 0x3000: {0: 0x4003}}
+    found = _built(tmp_path, "arm64-4k-48", tables | {0x4000: whole | lacking | shifted | gap})
+    assert {rule: [f.va for f in rows] for rule, rows in found.items()} == {
+        "contiguous-incomplete": [0x1_0000],
+        "contiguous-broken": [0x2_0000, 0x3_0000],
+    }
+    assert "15 of 16" in found["contiguous-incomplete"][0].text
+
+
+@pytest.mark.parametrize(("hardware_af", "aliases"), [(1, [0]), (0, [])])
+def test_lint_of_memory_with_two_types(tmp_path: Path, hardware_af: int, aliases: list[int]) -> None:
+    """AttrIndx 0 and 2 of one page, WB and NC in Linux's MAIR_EL1; the second has no Access flag, which TCR_EL1.HA
+    lets the walker set and without HA no access gets past."""
+    read_only = 0x60_0000_0000_03C3
+    tables = {0x1000: {0: 0x2003}, 0x2000: {0: 0x3003}, 0x3000: {0: 0x4003}}
+    pages = {0: 0x5000 | read_only | 1 << 10, 1: 0x5000 | read_only | 2 << 2}
+    tcr = load(_ram(tmp_path, {}), preset="arm64-4k-48", root=0x1000).registers["TCR_EL1"]
+    registers = {"TCR_EL1": tcr & ~(0b11 << 39) | hardware_af << 39}  # HA and HD
+    found = _built(tmp_path, "arm64-4k-48", tables | {0x4000: pages}, registers)
+    assert [f.va for f in found.get("alias", [])] == aliases
 
 
 @pytest.mark.parametrize(

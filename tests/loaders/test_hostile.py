@@ -9,6 +9,7 @@ import lzma
 import struct
 from collections.abc import Callable
 from contextlib import suppress
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from hypothesis import strategies as st
 
 from ptwalk.arch.errors import InputError, PtwalkError
 from ptwalk.loaders import load
+from ptwalk.loaders.listing import load_listing
 from ptwalk.mmu.machine import Machine
 from ptwalk.mmu.spaces import SpaceLimitError, leaves
 from ptwalk.mmu.walk import Access, AccessKind, Fault, Translation, outcome
@@ -88,6 +90,11 @@ def tables() -> bytes:
 
 NOTE = ("QEMU", 0, qemu_note(0x80050033, 0x3000, 0x7506F0))
 INFO = b"OSRELEASE=7.3.4\nPAGESIZE=4096\nSYMBOL(swapper_pg_dir)=ffffffff81003000\nNUMBER(phys_base)=-16777216\n"
+IOMEM = (
+    b"00001000-0009fbff : System RAM\n000a0000-000bffff : PCI Bus 0000:00\n"
+    b"00100000-7ffdcfff : System RAM\n  01000000-01ffffff : Kernel code\n"
+)
+LOADER_DATA = EXAMPLES.parent / "tests/data/loaders"
 RAW: dict[str, Any] = {"preset": "x86_64-4level", "root": 0x3000}
 SEEDS: dict[str, tuple[bytes, dict[str, Any]]] = {
     "elf64": (Core([Load(0x3000, tables(), gap=3)], notes=[NOTE, ("CORE", 1, bytes(336))]).write(), {}),
@@ -104,7 +111,18 @@ SEEDS: dict[str, tuple[bytes, dict[str, Any]]] = {
     "raw": (bytes(0x3000) + tables(), RAW),
     "x86 layout": ((EXAMPLES / "layouts/x86_64.toml").read_bytes(), {}),
     "arm64 layout": ((EXAMPLES / "layouts/arm64.toml").read_bytes(), {}),
+    "device tree": ((LOADER_DATA / "small.dtb").read_bytes(), {"arch": "arm64"}),
+    "iomem": (IOMEM, {"preset": "x86_64-4level"}),
+    "boot log": ((LOADER_DATA / "boot-6.1-q35-5G.log").read_bytes(), {"preset": "x86_64-4level"}),
     "tar.xz": (tar_xz(small_capture()), {}),
+}
+LISTINGS = {
+    "ptdump x86": b"---[ Low Kernel Mapping ]---\n"
+    b"0xffff888000000000-0xffff888000200000           2M     RW                 GLB NX pte\n"
+    b"0xffff888000200000-0xffff888040000000        1022M     RW         PSE     GLB NX pmd\n" * 2,
+    "ptdump arm64": b"0xffff000000200000-0xffff000000210000          64K PTE   RW NX SHD AF    CON  UXN MEM/NORMAL\n",
+    "maps": b"00400000-00402000 r-xp 00000000 08:01 42                 /bin/true\n"
+    b"00500000-00504000 rw-p 00000000 00:00 0                  [heap]\n",
 }
 TAR = lzma.decompress(SEEDS["tar.xz"][0])
 
@@ -163,6 +181,42 @@ def test_damaged_files(tmp_path: Path, name: str, mutations: list[Mutation]) -> 
     path = tmp_path / "file"
     path.write_bytes(data)
     try_everything(path, **options)
+
+
+@pytest.mark.parametrize("name", LISTINGS)
+@SETTINGS
+@given(mutations=st.lists(MUTATIONS, max_size=4), pagemap=st.lists(MUTATIONS, max_size=2))
+def test_damaged_listings(tmp_path: Path, name: str, mutations: list[Mutation], pagemap: list[Mutation]) -> None:
+    """ptdump text and /proc/PID folders: ranges that ascend, or one sentence."""
+    data, words = LISTINGS[name], bytes(0x2000) + struct.pack("<16Q", *(1 << 63 | n for n in range(16))) + bytes(0x1000)
+    for mutation in mutations:
+        data = mutation(data)
+    for mutation in pagemap:
+        words = mutation(words)
+    folder = tmp_path / "folder"
+    folder.mkdir(exist_ok=True)
+    (folder / "maps").write_bytes(data)
+    (folder / "pagemap").write_bytes(words)
+    try:
+        listing = load_listing(folder if name == "maps" else folder / "maps")
+    except InputError as error:
+        one_sentence(error)
+        return
+    rows = () if listing is None else listing.rows
+    assert all(one.end <= two.va for one, two in pairwise(rows))
+    assert all(0 <= row.va < row.end <= 1 << 64 for row in rows)
+
+
+@settings(SETTINGS, max_examples=60)
+@given(mutations=st.lists(MUTATIONS, min_size=1, max_size=4))
+def test_damaged_register_text(tmp_path: Path, mutations: list[Mutation]) -> None:
+    path, image = tmp_path / "registers.txt", tmp_path / "ram"
+    data = (LOADER_DATA / "info-registers-qemu-7.2.txt").read_bytes()
+    for mutation in mutations:
+        data = mutation(data)
+    path.write_bytes(data)
+    image.write_bytes(SEEDS["raw"][0])
+    try_everything(image, arch="x86_64", registers_from=path)
 
 
 @SETTINGS

@@ -86,6 +86,17 @@ def test_arm64_lines(tmp_path: Path) -> None:
     assert "CON" in rows[1].text
 
 
+def test_info_of_a_listing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "dump"
+    path.write_text(X86)
+    assert run(["info", str(path), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["format"], found["ranges"], int(found["bytes"], 16)) == ("ptdump text", 5, (28 << 10) + (2 << 20))
+    assert run(["info", str(path)]) == 0
+    assert "no physical addresses" in capsys.readouterr().out
+    assert run(["info", str(path), "--arch", "arm64"]) == 2
+
+
 @pytest.mark.parametrize(
     ("line", "problem"),
     [

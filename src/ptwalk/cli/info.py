@@ -9,7 +9,7 @@ from cyclopts import Parameter
 
 from ..arch.errors import RegisterError
 from ..mmu.machine import Machine
-from . import common
+from . import common, listed
 from .source import DEFAULT, Source, open_machine
 
 _BANKS_SHOWN = 16
@@ -26,10 +26,13 @@ def info(
     """What FILE is: format, architecture, paging mode, registers, memory banks, address spaces.
 
     Args:
-        file: A capture, ELF core, raw image or layout description.
+        file: A capture, dump, raw image, layout description, ptdump text, /proc/PID folder ...
         root: Physical address of the root table, where FILE names none.
         json: One JSON object instead of text (docs/json.md).
     """
+    listing = listed.opened(file, source, root=root)
+    if listing is not None:
+        return listed.info(listing, json)
     machine = open_machine(file, source, root)
     if json:
         common.print_json(shape(machine))

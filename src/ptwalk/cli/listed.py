@@ -25,6 +25,21 @@ def opened(file: Path, source: Source, **given: object) -> Listing | None:
     return listing
 
 
+def info(listing: Listing, json: bool) -> int:
+    """What the listing is and how much it lists."""
+    total = sum(row.size for row in listing.rows)
+    if json:
+        head = {"file": listing.source, "format": listing.format, "ranges": len(listing.rows), "bytes": hex(total)}
+        common.print_json(head | {"notes": listing.notes})
+        return 0
+    print(
+        f"{listing.source}: {listing.format}, {len(listing.rows)} ranges, {common.size(total)}; no page tables to walk"
+    )
+    for note in listing.notes:
+        print(f"note: {note}")
+    return 0
+
+
 def maps(listing: Listing, rights: str | None, size: str | None, pa: str | None, va: str | None, json: bool) -> int:
     """The ranges, filtered."""
     keep = common.leaf_filter(rights, size, pa, va)
