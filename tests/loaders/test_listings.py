@@ -12,10 +12,13 @@ import random
 from pathlib import Path
 
 import pytest
+from capture_files import SMALL, files_of, only
 
 from ptwalk.arch.errors import InputError, PtwalkError
 from ptwalk.cli import run
+from ptwalk.loaders import load
 from ptwalk.loaders.listing import Listing, load_listing
+from ptwalk.mmu.spaces import leaves
 from ptwalk.mmu.walk import Rights
 
 X86 = """---[ User Space ]---
@@ -212,6 +215,43 @@ def test_a_copied_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
 def test_hostile_folders(tmp_path: Path, maps: str, problem: str) -> None:
     with pytest.raises(InputError, match=problem):
         load_listing(process_folder(tmp_path, {0x400: 1 << 63}, maps))
+
+
+def test_a_folder_of_a_captured_process(tmp_path: Path) -> None:
+    """maps, smaps and pagemap that a real kernel wrote: what they list are the leaves of that process's tables.
+
+    Apart from two of Linux's own rules: PROT_NONE pages are present for Linux only, and walks for pagemap leave out
+    areas of bare frames (VM_PFNMAP) such as /dev/mem.
+    """
+    files = only(files_of(SMALL), 5)
+    folder = tmp_path / "A"
+    folder.mkdir()
+    for name in ("maps", "smaps"):
+        (folder / name).write_bytes(files[f"cp5/proc/A/{name}"])
+    areas = json.loads(files["cp5/A.pagemap.json"])
+    words = files["cp5/A.pagemap.bin"]
+    with (folder / "pagemap").open("wb") as file:  # sparse, as cp of a real one would have to keep it
+        for start, _, first, count in areas:
+            file.seek(int(start, 16) // 4096 * 8)
+            file.write(words[first * 8 : (first + count) * 8])
+    found = load_listing(folder)
+    assert found is not None
+    listed = {row.va + n: (row.pa or 0) + n for row in found.rows for n in range(0, row.size, 4096)}
+    machine = load(SMALL, checkpoint=5)
+    tables = {
+        leaf.va + n: leaf.pa + n
+        for leaf in leaves(machine.memory, machine.regime("A"))
+        if leaf.va < 1 << 47
+        for n in range(0, leaf.size, 4096)
+    }
+    at = {va: row for row in found.rows for va in range(row.va, row.end, 4096)}
+    only_listed, only_in_tables = listed.keys() - tables.keys(), tables.keys() - listed.keys()
+    assert {at[va].text.split()[0] for va in only_listed} == {"---p"}
+    (device,) = [line for line in files["cp5/proc/A/maps"].decode().splitlines() if line.endswith("/dev/mem")]
+    start, end = (int(word, 16) for word in device.split()[0].split("-"))
+    assert only_in_tables == set(range(start, end, 4096))
+    assert len(listed) - len(only_listed) > 6000
+    assert all(tables[va] == pa for va, pa in listed.items() if va not in only_listed)
 
 
 def test_damaged_texts_end_in_a_sentence(tmp_path: Path) -> None:
