@@ -24,6 +24,9 @@ def collapse(system: System, process: Process, va: int, name: str) -> list[str]:
     notes: list[str] = []
     for other in process.nonpresent(va, end):
         if other.entry.kind is EntryKind.SWAP:
+            cached = system.swap_cached(other.entry.offset or 0)
+            if cached is not None and system.isolated[cached]:
+                return [*notes, f"-EAGAIN: {system.name_of(cached)} is under migration"]
             notes += swapin(
                 system, process, other.va, system.unused_name(f"{name}+{(other.va - va) // system.page_size}")
             )

@@ -77,18 +77,19 @@ def fault_around(system: System, process: Process, area: Area, page: int) -> lis
     low = (before + page) // min(n, table) * min(n, table) - before
     window = range(max(low, 0), min(low + n, area.nr_pages))
     notes: list[str] = []
-    for first, end in _empty_and_cached(process, area, window):
+    for first, end in _empty_and_cached(system, process, area, window):
         notes += file(system, process, area, first, end, Level.PTE)
     return notes
 
 
-def _empty_and_cached(process: Process, area: Area, window: range) -> list[tuple[int, int]]:
-    """The parts of a window in whose pages nothing stands and which the page cache holds."""
+def _empty_and_cached(system: System, process: Process, area: Area, window: range) -> list[tuple[int, int]]:
+    """The parts of a window in whose pages nothing stands and which the page cache holds, not locked for migration."""
     assert area.file is not None
     taken = {area.page(entry.va) for entry in process.entries(area.va(window.start), area.va(window.stop))}
     parts: list[tuple[int, int]] = []
     for page in window:
-        if page in taken or area.pages[page] == GONE or area.file.at(area.offset + page) is None:
+        found = area.file.at(area.offset + page)
+        if page in taken or area.pages[page] == GONE or found is None or system.isolated[found[1]]:
             continue
         if parts and parts[-1][1] == page:
             parts[-1] = parts[-1][0], page + 1

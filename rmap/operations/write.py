@@ -43,6 +43,9 @@ def access(system: System, process: Process, va: int, *, write: bool, name: str)
     if others and others[0].entry.kind in MIGRATION_KINDS:
         return ["the fault waits until the page has migrated"]
     if others and others[0].entry.kind is EntryKind.SWAP:
+        cached = system.swap_cached(others[0].entry.offset or 0)
+        if cached is not None and system.isolated[cached]:
+            return ["the fault waits until the page has migrated"]
         notes = swapin(system, process, va, name, write=write)
         return notes + (write_fault(system, process, va) if write and not process.leaf(va).write else [])
     if others and not others[0].entry.present:
@@ -65,8 +68,11 @@ def _missing(system: System, process: Process, area: Area, va: int, *, write: bo
         return ["the zero page, which rmap does not count"]
     if area.file is not None and area.offset + page in area.file.swapped:
         _shmem_swapin(system, area.file, area.offset + page, name)
-    if area.file is not None and area.file.at(area.offset + page) is None:
+    found = area.file.at(area.offset + page) if area.file is not None else None
+    if area.file is not None and found is None:
         return [f"SIGBUS: page {area.offset + page} of {area.file.name} has no folio"]
+    if found is not None and system.isolated[found[1]]:
+        return ["the fault waits until the page has migrated"]
     if write and area.is_cow:
         return anon(system, process, va, system.new_folio(name, 0, Kind.ANON))
     if not write:

@@ -129,6 +129,8 @@ def _check_cached(system: System, words: Words, area: Area, pages: tuple[int, in
         if found is None:
             raise words.error(f"page {area.offset + at} of {area.file.name} has no folio")
         start, folio = found
+        if system.isolated[folio]:
+            raise words.error(f"{system.name_of(folio)} is under migration: the fault waits")
         page = area.offset + at - start
         if level != Level.PTE and (page % size or page + size > folio.nr_pages):
             name = system.name_of(folio)
