@@ -9,7 +9,7 @@ from ..folio import Folio
 from ..levels import Level
 from ..observer import Intent
 from ..space.area import GONE, Area
-from ..space.process import READ, WRITTEN, Process
+from ..space.process import READ, WRITE, WRITTEN, Process
 from ..space.system import ZERO_PFN, System
 
 FAULT_AROUND_BYTES = 64 << 10
@@ -22,11 +22,12 @@ def anon(system: System, process: Process, va: int, folio: Folio, level: Level |
 
     Another level than the kernel's choice maps it as swap-in would: an anonymous folio that was mapped before.
     """
-    chosen = system.acct.driver.new_level(folio)
-    process.area(va).anon_vma = True
+    chosen, area = system.acct.driver.new_level(folio), process.area(va)
+    area.anon_vma = True
+    flags = WRITTEN if area.writable(va) else WRITTEN & ~WRITE  # maybe_mkwrite, for collapse and for copies by fork
     if level is None or level == chosen:
         with process.editor.batch(_NEW):
-            process.install(va, chosen, folio, 0, folio.nr_pages, WRITTEN)
+            process.install(va, chosen, folio, 0, folio.nr_pages, flags)
         if chosen == Level.PMD and folio.order == system.levels.pmd:
             system.acct.deferred_split_folio(folio, partially_mapped=False)
         return []
@@ -34,7 +35,7 @@ def anon(system: System, process: Process, va: int, folio: Folio, level: Level |
     for page in range(0, folio.nr_pages, step):
         with process.editor.batch(_NEW):  # one page table after the other
             at = va + page * process.page_size
-            process.install(at, level, folio, page, min(step, folio.nr_pages - page), WRITTEN)
+            process.install(at, level, folio, page, min(step, folio.nr_pages - page), flags)
     return []
 
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from ptwalk.arch.linux import LinuxFlags
 from ptwalk.scenario.runner import Run, run_lines
 from ptwalk.scenario.script import ScenarioError, parse
+
+from .test_tables import tell
 
 
 def story(text: str) -> Run:
@@ -30,3 +33,11 @@ def test_a_page_in_the_swap_cache_is_locked_while_it_migrates() -> None:
     text = "mmap A v anon 2M\nfault A v 0..3 order 2\nfork A B\nswapout A v\nmigrate F begin\n"
     assert story(text + "read A v 0\nmigrate F end").steps[-2].notes == ["the fault waits until the page has migrated"]
     assert story(text + "collapse A v 0..511").steps[-1].notes == ["-EAGAIN: F is under migration"]
+
+
+@pytest.mark.parametrize("step", ["collapse A v 0..511 as G", "pin A v 0\nfork A B\nexit A"])
+def test_new_pages_in_a_read_only_area_are_not_writable(step: str) -> None:
+    """maybe_pmd_mkwrite in collapse_huge_page, maybe_mkwrite in copy_present_page."""
+    machine = tell("x86_64", f"mmap A v anon 2M\nwrite A v 0\nmprotect A v ro\n{step}")
+    leaves = [leaf for process in machine.processes.values() for leaf in process.leaves(0, 1 << 40)]
+    assert [(leaf.write, LinuxFlags.DIRTY in leaf.flags) for leaf in leaves] == [(False, True)]
