@@ -41,3 +41,8 @@ def test_new_pages_in_a_read_only_area_are_not_writable(step: str) -> None:
     machine = tell("x86_64", f"mmap A v anon 2M\nwrite A v 0\nmprotect A v ro\n{step}")
     leaves = [leaf for process in machine.processes.values() for leaf in process.leaves(0, 1 << 40)]
     assert [(leaf.write, LinuxFlags.DIRTY in leaf.flags) for leaf in leaves] == [(False, True)]
+
+
+def test_a_device_waits_for_migration_as_a_fault_does() -> None:
+    waits = story("mmap A v anon 16K\nwrite A v 0\nmigrate F begin\ndevice-exclusive A v 0\nmigrate F end")
+    assert waits.steps[-2].notes == ["the fault waits until the page has migrated"]

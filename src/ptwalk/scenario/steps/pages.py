@@ -190,6 +190,8 @@ def _device_exclusive(system: System, words: Words) -> list[str]:
         raise words.error("only writable anonymous memory can be exclusive to a device", area.name)
     require_unused(system, words, name)
     notes = access(system, process, va, write=True, name=name)
+    if not process.leaves(va, va + 1):  # the fault waits or fails
+        return notes
     unmap.split_down(system, process, va, va + 1)
     leaf = process.leaf(va)
     if leaf.state is not State.PRESENT:
