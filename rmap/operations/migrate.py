@@ -173,6 +173,8 @@ def split_folio(system: System, folio: Folio, new_order: int = 0) -> bool:
         return True
     remove_migration_entries(system, folio, lambda page: (parts[page >> new_order], page % (1 << new_order)))
     for part in parts:
+        if part.pfn in system.swap.slots:
+            system.free_swap(part)
         if not part.refs:
             system.unreferenced(part)
     return True

@@ -46,3 +46,14 @@ def test_new_pages_in_a_read_only_area_are_not_writable(step: str) -> None:
 def test_a_device_waits_for_migration_as_a_fault_does() -> None:
     waits = story("mmap A v anon 16K\nwrite A v 0\nmigrate F begin\ndevice-exclusive A v 0\nmigrate F end")
     assert waits.steps[-2].notes == ["the fault waits until the page has migrated"]
+
+
+def test_a_split_leaves_only_swapped_parts_in_the_swap_cache() -> None:
+    text = "mmap A v anon 16K\nfault A v 0..3 order 2\nswapout A v 2\nsplit-folio F"
+    assert {name: folio.refs for name, folio in tell("x86_64", text).folios.items()} == {
+        "F+0": 1,
+        "F+1": 1,
+        "F+2": 1,
+        "F+3": 1,
+    }
+    assert tell("x86_64", text + "\nexit A").folios == {}
