@@ -140,12 +140,14 @@ class Author:
         process = self.system.processes.get(self.process())
         if process is None or not process.areas:
             return "A v", None
-        area = self.rng.choice([*process.areas.values()])
+        areas = [*process.areas.values()]
+        used = [area for area in areas if process.leaves(area.start, area.end)]
+        area = self.rng.choice(used if used and self.rng.random() < 0.6 else areas)
         return f"{process.name} {area.name}", area
 
-    def one(self, *, mapped: float = 0.4) -> str:
+    def one(self, *, mapped: float = 0.4, at: tuple[str, Area | None] | None = None) -> str:
         """A page: by some chance a mapped one, else mostly near a boundary."""
-        place, area = self.place()
+        place, area = at or self.place()
         if area is not None and self.rng.random() < mapped:
             process = self.system.processes[place.split()[0]]
             leaves = process.leaves(area.start, area.end)
@@ -180,7 +182,7 @@ class Author:
         kind = self.rng.random()
         if order is not None or kind < 0.5:
             size = 1 << (self.rng.choice((0, 2, 3, 4, 5, self.system.levels.pmd)) if order is None else order)
-            first = self.page(area) // size * size
+            first = int(self.one(mapped=0.5, at=(place, area)).split()[-1]) // size * size
             return f"{place} {first}..{min(first + size, area.nr_pages) - 1}"
         first, last = sorted((self.page(area), self.page(area)))
         return f"{place} {first}..{last}"
@@ -227,8 +229,10 @@ class Author:
 
     def fault(self) -> str:
         order = self.rng.choice((0, 2, 3, 4, 5, self.system.levels.pmd, self.system.levels.pmd))
-        level = self.rng.choice(("", "", " pte", " pmd"))
-        return f"fault {self.some(order=order)}{level}"
+        if order == self.system.levels.pmd:
+            process, area = self.place()[0], self.rng.randrange(2) * self.pmd
+            return f"fault {process} {area}..{area + self.pmd - 1}{self.rng.choice(('', ' pte', ' pmd', ' pmd'))}"
+        return f"fault {self.some(order=order)}{self.rng.choice(('', '', ' pte'))}"
 
     def migrate(self) -> str:
         name = self.folio()
@@ -318,7 +322,7 @@ def close(system: System, tables: int) -> None:
     assert recount_problems(system) == []
     cached = {folio for file in system.files.values() for folio in file.folios.values()}
     left = [name for name, folio in system.folios.items() if folio not in cached]
-    assert left == [], f"still there: {left}"
+    assert left == [], f"still there: {left[:4]}"
     assert {f for f in cached if not system.is_alive(f)} == set()
     assert system.swap.counts == {}
     used = [pa for pa in range(0, 64 << 20, system.page_size) if pa in system.table_frames]
@@ -377,7 +381,7 @@ def campaign(arch: str, seed: int, steps: int) -> str:
     system = System(Settings(arch))
     author, lines = Author(system, rng), []
     problem, roots = "", 0
-    todo = [*opening(system), author.mmap(), author.mmap()]
+    todo = [*opening(system), *rng.choice(([], [f"fault A v 0..{author.pmd - 1}"])), author.mmap(), author.mmap()]
     while len(lines) < steps and not problem:
         lines.append(todo.pop(0) if todo else author.step())
         problem, made = attempt(system, lines[-1], len(lines) - 1)
