@@ -12,20 +12,12 @@ from ptwalk.scenario.runner import Run, run_lines
 from ptwalk.scenario.script import parse
 from ptwalk.scenario.text import text
 
+from .test_swap import smaps, story
 from .test_tables import tell
 
 PRIVATE = "file f file 16K\nfolio S f\nmmap A v f private\n"
 SHMEM = "file f shmem 2M\nfolio S f\nmmap A v f\nmmap B w f\n"
 THP = "mmap A v anon 2M\nfault A v\n"
-
-
-def story(text: str) -> Run:
-    return run_lines(parse(text))
-
-
-def smaps(run: Run, process: str, *names: str) -> list[list[object]]:
-    columns = run.steps[-1].snapshot.processes[process]
-    return [[columns[model][name] for name in names] for model in MODELS]
 
 
 def system(run: Run, *names: str) -> list[list[object]]:
