@@ -14,7 +14,10 @@ from ptwalk.cli import run
 ROOT = Path(__file__).parents[2]
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 CHROMIUM = next(filter(None, map(shutil.which, NAMES)), None)
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason=f"no Chromium on this machine: none of {', '.join(NAMES)}")
+pytestmark = [
+    pytest.mark.chromium,
+    pytest.mark.skipif(CHROMIUM is None, reason=f"no Chromium on this machine: none of {', '.join(NAMES)}"),
+]
 
 
 @pytest.fixture(scope="module")
@@ -86,8 +89,6 @@ def test_spaces_open_with_a_click_and_with_a_key(browser: Browser, pages: dict[s
 
 
 def test_the_switch_recolours_strips_and_tables(browser: Browser, pages: dict[str, str]) -> None:
-    page, _ = opened(browser, pages["capture"], java_script_enabled=False)  # the switch needs no script
-    page.close()
     page, _ = opened(browser, pages["capture"])
     fills = "[...document.querySelectorAll('.strip rect')].map(r => getComputedStyle(r).fill).join()"
     seen = {}
@@ -100,6 +101,19 @@ def test_the_switch_recolours_strips_and_tables(browser: Browser, pages: dict[st
     page.get_by_label("rights", exact=True).focus()
     page.keyboard.press("ArrowRight")
     assert page.evaluate(fills) == seen["size"]
+    page.close()
+
+
+def test_the_switch_and_the_spaces_need_no_script(browser: Browser, pages: dict[str, str]) -> None:
+    page, _ = opened(browser, pages["capture"], java_script_enabled=False)
+    for name in ("kind", "size", "rights"):
+        page.get_by_label(name, exact=True).check()
+        shown = [one for one in ("rights", "size", "kind") if page.locator(f".legend.by-{one}").first.is_visible()]
+        assert shown == [name]
+    inside = page.locator("details[open] > details", has_text="PML4E 0x0000000000000000").first
+    assert inside.get_attribute("open") is None
+    inside.locator("summary").first.press("Enter")
+    assert inside.get_attribute("open") is not None
     page.close()
 
 

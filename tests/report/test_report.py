@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 
+from ptwalk.arch.linux_proc import KPF
 from ptwalk.cli import run
 from ptwalk.loaders import load
 from ptwalk.loaders.capture import Capture
@@ -98,6 +100,34 @@ def test_folios_that_the_walk_leads_to_come_first_with_the_kernel_s_own_count(tm
     count = counts.get(0x11A00)
     assert f'<th scope="row">kpagecount</th><td>{count}</td>' in first
     assert re.search(r"<p>24 of \d+ mapped folios", section)
+
+
+def test_kinds_are_what_kpageflags_says_of_every_page(tmp_path: Path) -> None:
+    """Rows of one kind hold no page that the kernel called otherwise; the linear map of all memory is of several."""
+    path = CAPTURES / "x86_64-7.3.4-P.tar.xz"
+    page = written(tmp_path, str(path), "--process", "A")
+    flags = Capture(path).checkpoint(5).pfn_array("flags")
+    assert flags is not None
+    machine = load(path)
+    mapped = list(leaves(machine.memory, machine.regime("A")))
+    rows = re.findall(r'<td class="\w+ s\d (\w+)">[^/]*</td><td>0x(\w+)</td><td>0x(\w+)</td>', page)
+    wanted = {"anon": "ANON", "huge": "HUGE", "ksm": "KSM", "shmem": "SWAPBACKED"}
+    seen: Counter[tuple[str, int]] = Counter()
+    for kind, va, end in rows:
+        seen[kind, int(va, 16) >> 63] += 1
+        inside = [leaf for leaf in mapped if int(va, 16) <= leaf.va < int(end, 16)]
+        for word in (flags.get(pfn) for leaf in inside for pfn in range(leaf.pa >> 12, (leaf.pa + leaf.size) >> 12)):
+            if kind in wanted:
+                assert word is not None
+                assert word & KPF.mask(wanted[kind])
+            elif kind in ("kernel", "file"):
+                assert word is not None
+                assert not word & KPF.mask("ANON", "HUGE", "SWAPBACKED")
+                assert kind == "kernel" or not word & KPF.mask("SLAB", "BUDDY", "PGTABLE")
+    assert seen["mixed", 1] > 0
+    assert seen["kernel", 1] > 0
+    assert seen["shmem", 0] > 0
+    assert seen["anon", 0] > 0
 
 
 def test_a_source_without_folios_says_so(tmp_path: Path) -> None:

@@ -41,7 +41,8 @@ def draw_folios(accounts: Accounts, wanted: Collection[int]) -> Iterator[str]:
     folios = chosen(found, wanted)
     yield (
         f"<p>{len(folios)} of {len(found)} mapped folios: those that the walks above lead to, then shared before "
-        f"unshared ones, the largest first. {len(accounts.processes)} processes were adopted.</p>{LEVELS}"
+        f"unshared ones, the largest first. {len(accounts.processes)} processes were adopted; hugetlb "
+        f"pages, which have no parts, are left out.</p>{LEVELS}"
     )
     for folio in folios:
         title = f"{folio.kind.value} folio, pfn {folio.pfn:#x}, order {folio.order}, {folio.nr_pages} pages"

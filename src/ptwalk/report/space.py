@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from html import escape
 
+from ..arch.errors import InputError
+from ..arch.linux_proc import KPF
 from ..cli.common import size
 from ..mmu.regime import Regime, Tree
-from ..mmu.spaces import Leaf, Range, ranges
+from ..mmu.spaces import Leaf, ranges
 from ..mmu.walk import Rights
+from ..rmap.adopt import KernelFrames
+from ..rmap.folio import Kind
 from ..shell.accounts import Accounts
 
 _USER = Rights.UR | Rights.UW | Rights.UX
@@ -19,9 +24,13 @@ _RIGHTS = (
 )  # fmt: skip
 _SIZES = (("s0", "smallest pages"), ("s1", "one level up (PMD)"), ("s2", "two levels up (PUD)"))
 _KINDS = (
-    ("other", "no folio known"), ("file", "file"), ("shmem", "shmem"), ("anon", "anonymous"), ("ksm", "KSM"),
-    ("huge", "hugetlb"),
+    ("other", "no folio known"), ("kernel", "the kernel's own, or free"), ("file", "file"), ("shmem", "shmem"),
+    ("anon", "anonymous"), ("ksm", "KSM"), ("huge", "hugetlb"), ("mixed", "several kinds, or over 8192 folios"),
 )  # fmt: skip
+_MOST_FOLIOS = 8192
+"""Folios looked at for the kind of one entry: all pages of a PMD of 64K pages."""
+_PAGE_CACHE = KPF.mask("LRU", "UNEVICTABLE", "UPTODATE", "MMAP")
+"""A page that is not anonymous and has none of these holds no file's data: slab, page tables, stacks, free memory."""
 _DIMENSIONS = (("rights", _RIGHTS), ("size", _SIZES), ("kind", _KINDS))
 _STRENGTH = {name: nth for _, classes in _DIMENSIONS for nth, (name, _) in enumerate(classes)}
 CONTROLS = (
@@ -36,7 +45,7 @@ CONTROLS = (
 LEGEND_HTML = "".join(
     f'<p class="legend by-{name}">'
     + " ".join(f'<span class="{one}">&#9632;</span> {escape(text)}' for one, text in classes)
-    + "</p>"
+    + ' <span class="dim">a cell of a strip shows the rightmost of these that it holds</span></p>'
     for name, classes in _DIMENSIONS
 )
 
@@ -60,19 +69,54 @@ class Palette:
 
     def __init__(self, accounts: Accounts | None) -> None:
         self.accounts = accounts
+        self._kinds: dict[tuple[int, int], str] = {}
 
-    def classes(self, tree: Tree, leaf: Leaf | Range) -> tuple[str, str, str]:
+    def classes(self, tree: Tree, leaf: Leaf) -> tuple[str, str, str]:
         """One class for each way of colouring."""
         depth = min(len(tree.levels) - 1 - tree.levels.index(leaf.level), 2)
-        return colour(leaf.rights), f"s{depth}", self._kind(leaf.pa)
+        return colour(leaf.rights), f"s{depth}", self._kind(leaf.pa, leaf.size)
 
-    def _kind(self, pa: int) -> str:
-        folio = None
-        if self.accounts is not None:
-            folio = self.accounts.frames.folio(pa // self.accounts.page_size)
-        if folio is None:
+    def joint(self, tree: Tree, leaves: Sequence[Leaf]) -> tuple[str, ...]:
+        """The classes of leaves that one row shows; equal in rights and size, but not always in kind."""
+        found = [self.classes(tree, leaf) for leaf in leaves]
+        kinds = {kind for _, _, kind in found}
+        return (*found[0][:2], kinds.pop() if len(kinds) == 1 else "mixed")
+
+    def _kind(self, pa: int, size: int) -> str:
+        if self.accounts is None:
             return "other"
-        return "huge" if folio.kind.is_hugetlb else folio.kind.value
+        if (pa, size) not in self._kinds:
+            self._kinds[pa, size] = _kind(self.accounts, pa, size)
+        return self._kinds[pa, size]
+
+
+def _kind(accounts: Accounts, pa: int, size: int) -> str:
+    """The kind of all folios that hold `size` bytes at `pa`, or "mixed"."""
+    pfn, end, only = pa // accounts.page_size, (pa + size) // accounts.page_size, ""
+    for _ in range(_MOST_FOLIOS):
+        kind, pfn = _frame_kind(accounts.frames, pfn)
+        if only and kind != only:
+            return "mixed"
+        only = kind
+        if pfn >= end:
+            return only
+    return "mixed"
+
+
+def _frame_kind(frames: KernelFrames, pfn: int) -> tuple[str, int]:
+    """The kind of the folio of a frame, and the first frame after it."""
+    if frames.facts.kpageflags(pfn) is None:
+        return "other", pfn + 1
+    try:
+        folio = frames.folio(pfn)
+    except InputError:  # kpageflags describes no folio here
+        return "other", pfn + 1
+    if folio is None:
+        return "other", pfn + 1
+    end = folio.pfn + folio.nr_pages
+    if folio.kind is Kind.FILE and not (frames.facts.kpageflags(folio.pfn) or 0) & _PAGE_CACHE:
+        return "kernel", end
+    return "huge" if folio.kind.is_hugetlb else folio.kind.value, end
 
 
 def draw(regime: Regime, leaves: Sequence[Leaf], palette: Palette) -> Iterator[str]:
@@ -93,11 +137,11 @@ def _part(tree: Tree, palette: Palette, leaves: Sequence[Leaf], depth: int) -> I
     level = tree.levels[depth]
     upper = depth + 2 < len(tree.levels)
     if not upper:
-        yield from _runs(tree, palette, ranges(iter(leaves)))
+        yield from _runs(tree, palette, leaves)
         return
     for start, inside in _grouped(leaves, level.shift):
         if len(inside) == 1 and inside[0].level == level:
-            yield from _runs(tree, palette, ranges(iter(inside)))
+            yield from _runs(tree, palette, inside)
             continue
         end = start + (1 << level.shift)
         title = f"{level.name} {start:#018x} {size(1 << level.shift):>5}"
@@ -117,15 +161,18 @@ def _grouped(leaves: Sequence[Leaf], shift: int) -> Iterator[tuple[int, list[Lea
         yield group[0].va >> shift << shift, group
 
 
-def _runs(tree: Tree, palette: Palette, found: Iterator[Range]) -> Iterator[str]:
+def _runs(tree: Tree, palette: Palette, leaves: Sequence[Leaf]) -> Iterator[str]:
     yield '<div class="scroll"><table>'
-    for r in found:
+    at = 0
+    for r in ranges(iter(leaves)):
+        after = bisect_left(leaves, r.end, lo=at, key=lambda leaf: leaf.va)
+        classes, at = palette.joint(tree, leaves[at:after]), after
         cells = (
             f"{r.va:#018x}", f"{r.end:#018x}", size(r.size), f"{size(1 << r.level.shift)} pages", f"{r.pa:#018x}",
             r.rights.text(), r.layout.flags(r.flags),
         )  # fmt: skip
         row = "".join(f"<td>{escape(cell)}</td>" for cell in cells)
-        yield f'<tr><td class="{" ".join(palette.classes(tree, r))}">&#9632;</td>{row}</tr>'
+        yield f'<tr><td class="{" ".join(classes)}">&#9632;</td>{row}</tr>'
     yield "</table></div>"
 
 

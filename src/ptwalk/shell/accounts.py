@@ -33,7 +33,7 @@ Column = Mapping[str, int | str]
 """One model's figures by name."""
 _KIND_FLAGS = {
     "anon": ("ANON", "SWAPBACKED"),
-    "file": (),
+    "file": ("LRU",),
     "shmem": ("SWAPBACKED",),
     "ksm": ("ANON", "KSM"),
     "hugetlb_anon": ("ANON", "HUGE"),
